@@ -1,0 +1,89 @@
+# Every target does its own set-up: a Python 3.11 or newer and make are all that a machine needs.
+# What was installed is remembered in stamp files that depend on pyproject.toml, so that the
+# second run of a target costs nothing.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+# Choose another interpreter with `make setup PYTHON=/path/to/python`.
+PYTHON ?=
+
+.PHONY: help
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: $(DEV)  ## create .venv with everything that development needs
+
+.PHONY: demo
+demo: $(RUN)  ## a pool at work on real input, and a worker killed half-way
+	@$(PY) examples/demo.py
+
+.PHONY: test
+test: $(DEV)  ## all tests
+	$(PY) -m pytest
+
+.PHONY: check
+check: $(DEV)  ## lint, format, types, layers, and which files are pure
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m pyright
+	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+	$(PY) -m pytest -q tests/unit/test_purity.py
+
+.PHONY: format
+format: $(DEV)  ## rewrite the files as `make check` wants them
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+.PHONY: bench
+bench: $(RUN)  ## cases beside their baselines, as ratios
+	$(PY) benchmarks/kernel.py
+	$(PY) benchmarks/call.py
+	$(PY) benchmarks/imports.py
+
+.PHONY: clean
+clean:  ## remove all that make and the tools created
+	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .import_linter_cache
+	rm -rf .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- set-up ------------------------------------------------------------------------------
+
+$(VENV)/pyvenv.cfg:
+	@set -eu; found=; bare=; \
+	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	    command -v "$$python" >/dev/null 2>&1 || continue; \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; \
+	    then found=$$python; break; else bare=$${bare:-$$python}; fi; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+	    echo "make: $$bare is new enough but cannot create a virtual environment:" >&2; \
+	    echo "make: it lacks ensurepip. On Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	elif [ -z "$$found" ]; then \
+	    echo "make: no Python 3.11 or newer$(if $(PYTHON), in $(PYTHON), among python3 and python3.11 to python3.14)." >&2; \
+	    echo "make: install one, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python" >&2; \
+	    exit 1; \
+	fi; \
+	echo "creating $(VENV) with $$found" >&2; \
+	"$$found" -m venv $(VENV)
+
+$(RUN): $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing amnode and what the demo needs" >&2
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(DEV): $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing amnode and the development tools" >&2
+	@$(PIP) install --editable '.[dev]'
+	@touch $(RUN) $@
