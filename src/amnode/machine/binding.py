@@ -1,0 +1,140 @@
+"""From a user's object, or from functions, to handlers by name.
+
+What a handler is called says when it runs:
+
+    XExit, XEnter       X is about to be deactivated, activated: may refuse (return False)
+    XX                  X stays active, or is a Multi state called again: may refuse
+    XY                  X was active, Y will be: may refuse
+    AnyEnter            any mutation: may refuse
+    XEnd, XState        X was deactivated, activated
+    AnyState            any transition that was not canceled
+
+A method that looks like one of these but names no state is an error at binding, with the nearest
+name, and so is one that could mean two things.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from amnode.errors import BindingError
+from amnode.machine.schema import Schema, did_you_mean
+
+#: A handler; methods take the object that they are bound on first.
+Handler: TypeAlias = Callable[..., Any]
+
+_ANY = ("AnyEnter", "AnyState")
+_SUFFIXES = ("Enter", "Exit", "State", "End")
+_FINALS = ("State", "End")
+_LOOKS_LIKE_ONE = re.compile(r"[A-Z]\w*(?:Enter|Exit|State|End)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HandlerTable:
+    """The handlers of one class, or of one mapping of functions, for one schema.
+
+    Attributes:
+        functions: handler name to function, in no order that matters.
+        methods: whether the functions take the bound object first.
+        pairs: the two states of each bound `XY` and `XX`, by index.
+    """
+
+    functions: Mapping[str, Handler]
+    methods: bool
+    pairs: tuple[tuple[int, int], ...]
+
+
+class Binding:
+    """One set of handlers on one machine; what `bind` returns and `detach` takes."""
+
+    __slots__ = ("owner", "table")
+
+    def __init__(self, table: HandlerTable, owner: object) -> None:
+        self.table = table
+        self.owner = owner
+
+    def __repr__(self) -> str:
+        return f"<Binding of {', '.join(sorted(self.table.functions))}>"
+
+
+def table_of(schema: Schema, source: object) -> HandlerTable:
+    """The handlers that a class or a mapping has for a schema.
+
+    Args:
+        schema: the states that names may refer to.
+        source: a class whose methods are handlers, or a mapping of names to functions of
+            one argument, the event.
+
+    Raises:
+        BindingError: a name that looks like a handler fits no state, or more than one.
+    """
+    if isinstance(source, type):
+        cached: HandlerTable | None = schema.compiled.get(source)
+        if cached is None:
+            cached = schema.compiled[source] = _make_table(schema, source)
+        return cached
+    return _make_table(schema, source)
+
+
+def _make_table(schema: Schema, source: object) -> HandlerTable:
+    if isinstance(source, Mapping):
+        found = {str(k): v for k, v in source.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        methods = False
+    else:
+        found = {name: value for name, value in _methods(source)}
+        methods = True
+    functions: dict[str, Handler] = {}
+    pairs: list[tuple[int, int]] = []
+    for name, function in found.items():
+        meanings = _meanings(schema, name)
+        if len(meanings) > 1:
+            raise BindingError(
+                f"Handler {name} could mean {' or '.join(meanings)}; rename a state."
+            )
+        if not meanings:
+            if methods and not _LOOKS_LIKE_ONE.fullmatch(name):
+                continue  # just a method
+            near = did_you_mean(name, _possible(schema))
+            raise BindingError(f"Handler {name} names no state of the schema{near}.")
+        pair = next(iter(meanings.values()))
+        if pair is not None:
+            pairs.append(pair)
+        if not name.endswith(_FINALS) and inspect.iscoroutinefunction(function):
+            raise BindingError(f"Handler {name} decides, so it must be a plain function.")
+        functions[name] = function
+    return HandlerTable(functions, methods, tuple(pairs))
+
+
+def _methods(source: object) -> Iterator[tuple[str, Handler]]:
+    for name in dir(source):
+        if name[:1].isupper():
+            value = inspect.getattr_static(source, name)
+            if inspect.isfunction(value):
+                yield name, value
+
+
+def _meanings(schema: Schema, name: str) -> dict[str, tuple[int, int] | None]:
+    """What a name can mean, in words, with the two states where it is a pair."""
+    found: dict[str, tuple[int, int] | None] = {}
+    if name in _ANY:
+        found["any transition"] = None
+    for suffix in _SUFFIXES:
+        state = name.removesuffix(suffix)
+        if state != name and state in schema:
+            found[f"{suffix} of {state}"] = None
+    for cut in range(1, len(name)):
+        first, second = name[:cut], name[cut:]
+        if first in schema and second in schema:
+            found[f"{first} to {second}"] = (schema.index(first), schema.index(second))
+    return found
+
+
+def _possible(schema: Schema) -> Iterator[str]:
+    yield from _ANY
+    for state in schema:
+        for suffix in _SUFFIXES:
+            yield state + suffix

@@ -1,0 +1,494 @@
+"""Machine: owns the queue and the clock, and runs what the other files decide.
+
+Rules:
+
+1. One transition at a time. What is asked for meanwhile is queued; the top-level call drains the
+   queue and answers for its own mutation.
+2. A machine belongs to one event loop and needs no lock.
+3. A handler that raises never raises out of a mutation: it becomes the state Exception.
+4. Tasks belong to a state and are cancelled when its tick changes, or to the machine and are
+   cancelled when it is disposed. A task is not cancelled by a mutation that it made itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextvars import copy_context
+from typing import Any
+
+from amnode.errors import BindingError, MachineDisposedError, MachineError
+from amnode.machine.api import MachineApi
+from amnode.machine.binding import Binding, HandlerTable, table_of
+from amnode.machine.plan import Call, Plan, Planner, planner_for
+from amnode.machine.queue import (
+    CANCELED,
+    EXECUTED,
+    Mutation,
+    MutationQueue,
+    MutationType,
+    Queued,
+    Result,
+)
+from amnode.machine.schema import EXCEPTION, Schema, States
+from amnode.machine.transition import CAUSE, Event, Transition
+
+logger = logging.getLogger("amnode.machine")
+
+_ADD, _REMOVE, _SET = MutationType.ADD, MutationType.REMOVE, MutationType.SET
+
+#: The owner of tasks that no state owns.
+_MACHINE = -1
+
+
+class ErrorArgs:
+    """What comes with Exception and with every `Err*` state.
+
+    Attributes:
+        error: the exception.
+        traceback: where it was raised, as text; "" if it was not.
+        handler: the event of the handler that raised it, or None.
+        args: what the caller of `add_err_state` passed along.
+    """
+
+    __slots__ = ("args", "error", "handler", "traceback")
+
+    def __init__(
+        self, error: BaseException, handler: Event | None = None, args: object = None
+    ) -> None:
+        self.error = error
+        self.handler = handler
+        self.args = args
+        self.traceback = (
+            "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+        )
+
+    def __repr__(self) -> str:
+        return f"ErrorArgs({self.error!r})"
+
+
+class Machine(MachineApi):
+    """An observable state machine.
+
+    Args:
+        schema: a `Schema`, or a `States` class that declares one.
+        id: of the machine; unique among those that talk to each other.
+        queue_limit: how many mutations may wait; 1000 by default, at least 1.
+        cached: False computes each transition afresh. Slower, and the same in all else.
+    """
+
+    def __init__(
+        self,
+        schema: Schema | type[States],
+        *,
+        id: str,
+        queue_limit: int = 1000,
+        cached: bool = True,
+    ) -> None:
+        super().__init__(schema if isinstance(schema, Schema) else schema.schema(), id=id)
+        #: The last error recorded; it outlives the state Exception.
+        self.err: BaseException | None = None
+        self._queue = MutationQueue(queue_limit)
+        self._cached = cached
+        self._bindings: tuple[Binding, ...] = ()
+        self._owners: tuple[object, ...] = ()
+        self._planner: Planner = self._find_planner()
+        self._running = False
+        self._disposed = False
+        self._tasks: dict[int, dict[asyncio.Task[Any], None]] = {}
+
+    # -- what it is ----------------------------------------------------------------------
+
+    @property
+    def queue_tick(self) -> int:
+        """How many appended mutations were taken off the queue, plus 1."""
+        return self._queue.tick
+
+    @property
+    def machine_tick(self) -> int:
+        """Grows when the machine is restored; 0 for one that never was."""
+        return 0
+
+    @property
+    def disposed(self) -> bool:
+        """Whether the machine is no more."""
+        return self._disposed
+
+    @property
+    def is_err(self) -> bool:
+        """Whether there is an error that has not been handled."""
+        return self.is1(EXCEPTION)
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.id} {self}>"
+
+    # -- handlers ------------------------------------------------------------------------
+
+    def bind(self, handlers: object) -> Binding:
+        """Binds the handlers of an object (its methods) or of a mapping of functions.
+
+        Args:
+            handlers: an object whose methods are named after states, such as `FooState`, or a
+                mapping of such names to functions of one argument, the event.
+
+        Returns:
+            What `detach` takes.
+
+        Raises:
+            BindingError: a name that looks like a handler fits no state, or could mean two things.
+        """
+        source: object = handlers if isinstance(handlers, Mapping) else type(handlers)
+        binding = Binding(table_of(self.schema, source), handlers)
+        self._rebind((*self._bindings, binding))
+        return binding
+
+    def detach(self, binding: Binding) -> None:
+        """Takes a binding off.
+
+        Raises:
+            BindingError: it is not bound here.
+        """
+        if binding not in self._bindings:
+            raise BindingError(f"{binding!r} is not bound to machine {self.id}.")
+        self._rebind(tuple(b for b in self._bindings if b is not binding))
+
+    def _rebind(self, bindings: tuple[Binding, ...]) -> None:
+        self._bindings = bindings
+        self._owners = tuple(binding.owner for binding in bindings)
+        self._planner = self._find_planner()
+        for mutation in self._queue:
+            call = mutation.call
+            mutation.call = self._planner.call(call.type, call.called, auto=call.auto)
+
+    def _find_planner(self) -> Planner:
+        tables: tuple[HandlerTable, ...] = tuple(b.table for b in self._bindings)
+        return planner_for(self.schema, tables, cached=self._cached)
+
+    # -- changing ------------------------------------------------------------------------
+
+    def add1(self, state: str, args: object = None, *, origin: object = None) -> Result:
+        """Asks for one state to become active; see `add`."""
+        call = self._planner.single[_ADD].get(state) or self._single(_ADD, state)
+        return self._mutate(call, args, origin)
+
+    def remove1(self, state: str, args: object = None, *, origin: object = None) -> Result:
+        """Asks for one state to become inactive; see `add`."""
+        call = self._planner.single[_REMOVE].get(state) or self._single(_REMOVE, state)
+        return self._mutate(call, args, origin)
+
+    def set1(self, state: str, args: object = None, *, origin: object = None) -> Result:
+        """Asks for this state alone to be active; see `add`."""
+        call = self._planner.single[_SET].get(state) or self._single(_SET, state)
+        return self._mutate(call, args, origin)
+
+    def toggle1(self, state: str, args: object = None, *, origin: object = None) -> Result:
+        """Removes the state if it is active, else adds it; see `add`."""
+        toggled = self.remove1 if self.is1(state) else self.add1
+        return toggled(state, args, origin=origin)
+
+    def add(
+        self, states: Sequence[str], args: object = None, *, origin: object = None
+    ) -> Result:
+        """Asks for states to become active.
+
+        Args:
+            states: the names; duplicates are dropped.
+            args: any object; handlers read it as `event.args`.
+            origin: who asks, where that is somebody outside; opaque to the machine.
+
+        Returns:
+            `EXECUTED` or `CANCELED`; inside a transition, a `Queued` that can be awaited.
+
+        Raises:
+            StateUnknownError: there is no such state; the message has the nearest names.
+        """
+        return self._mutate(self._plural(_ADD, states), args, origin)
+
+    def remove(
+        self, states: Sequence[str], args: object = None, *, origin: object = None
+    ) -> Result:
+        """Asks for states to become inactive; see `add`."""
+        return self._mutate(self._plural(_REMOVE, states), args, origin)
+
+    def set(
+        self, states: Sequence[str], args: object = None, *, origin: object = None
+    ) -> Result:
+        """Asks for exactly these states to be active; see `add`."""
+        return self._mutate(self._plural(_SET, states), args, origin)
+
+    def toggle(
+        self, states: Sequence[str], args: object = None, *, origin: object = None
+    ) -> Result:
+        """Removes the states if all are active now, else adds them; see `add`."""
+        toggled = self.remove if self.is_(states) else self.add
+        return toggled(states, args, origin=origin)
+
+    def add_err(self, error: BaseException | None) -> Result:
+        """Records an error: `err` is set, and Exception is added with `ErrorArgs`.
+
+        No error, or a cancellation, adds nothing and is EXECUTED.
+        """
+        return self._add_error((EXCEPTION,), error, None)
+
+    def add_err_state(
+        self, state: str, error: BaseException | None, args: object = None
+    ) -> Result:
+        """Records an error as `state` and Exception, in one mutation; see `add_err`."""
+        return self._add_error((state, EXCEPTION), error, args)
+
+    def _add_error(
+        self, states: tuple[str, ...], error: BaseException | None, args: object
+    ) -> Result:
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return EXECUTED
+        if self._disposed:
+            return CANCELED
+        self.err = error
+        return self.add(states, ErrorArgs(error, args=args))
+
+    def _single(self, type_: MutationType, state: str) -> Call:
+        call = self._planner.call(type_, (self.index(state),))
+        self._planner.single[type_][state] = call
+        return call
+
+    def _plural(self, type_: MutationType, states: Sequence[str]) -> Call:
+        if isinstance(states, str):
+            states = (states,)
+        called = tuple(dict.fromkeys(map(self.index, states)))
+        return self._planner.call(type_, called)
+
+    # -- the queue -----------------------------------------------------------------------
+
+    def _mutate(self, call: Call, args: object, origin: object) -> Result:
+        if self._running or self._disposed:
+            return self._enqueue(call, args, origin)
+        queue = self._queue
+        queue.tick += 1
+        self._running = True
+        try:
+            result = self._execute(call, args, origin, None)
+            while queue:
+                self._run_queued(queue.take())
+        finally:
+            self._running = False
+        return result
+
+    def _enqueue(self, call: Call, args: object, origin: object) -> Result:
+        """Rule 1: what is asked for during a transition waits its turn."""
+        queue = self._queue
+        if self._disposed:
+            return CANCELED
+        if call.type is _REMOVE and not queue and not call.called_mask & self._clock.mask:
+            return EXECUTED
+        if args is None and not call.calls_multi and queue.has_equal(call):
+            return EXECUTED
+        if queue.full and not self._must_queue(call):
+            return CANCELED
+        mutation = Mutation(call, args, origin, CAUSE.get())
+        if self._tasks:
+            mutation.task = _current_task()
+        tick = queue.append(mutation)
+        mutation.result = Queued(tick, self._make_future)
+        return mutation.result
+
+    def _must_queue(self, call: Call) -> bool:
+        exception = self.index(EXCEPTION)
+        return (
+            call.type is _ADD
+            and exception in call.called
+            and not self._clock.mask >> exception & 1
+            and not self._queue.is_called(_ADD, exception)
+        )
+
+    def _run_queued(self, mutation: Mutation) -> None:
+        result = CANCELED
+        try:
+            if not self._disposed:
+                result = self._execute(mutation.call, mutation.args, mutation.origin, mutation)
+        finally:
+            if mutation.result is not None:
+                mutation.result.settle(result)
+
+    def _make_future(self) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().create_future()
+
+    # -- a transition ----------------------------------------------------------------------
+
+    def _execute(
+        self, call: Call, args: object, origin: object, mutation: Mutation | None
+    ) -> Result:
+        """Runs one mutation; the fast path is the one that nobody sees."""
+        clock, planner = self._clock, self._planner
+        plan = planner.plan(call, clock)
+        if plan.plain and not call.auto and not self._tracers:
+            if not plan.accepted:
+                return CANCELED
+            plan.apply(clock, planner.relations)
+            changed = plan.changed
+            if changed:
+                self._expire(changed, mutation)
+                self._waits.changed(changed)
+        else:
+            if mutation is None:
+                mutation = Mutation(call, args, origin, CAUSE.get())
+            transition = self._run_transition(mutation, plan)
+            if not transition.accepted:
+                return CANCELED
+            changed = transition.changed
+        if changed and not call.auto and not call.quiet:  # step 11
+            autos = self._planner.autos(clock.mask)
+            if autos is not None:
+                self._queue.prepend(Mutation(autos, cause=CAUSE.get()))
+        return EXECUTED
+
+    def _run_transition(self, mutation: Mutation, plan: Plan) -> Transition:
+        transition = Transition(self, mutation, plan)
+        if self._tracers:
+            self._tracers.tell("transition_start", transition)
+
+        def on_change(changed: Sequence[int]) -> None:
+            self._expire(changed, mutation)
+
+        transition.run(self._planner, self._clock, self._owners, on_change)
+        if transition.error is not None:
+            self._handler_raised(transition, *transition.error)
+        for owner, coro, event in transition.started:
+            self._own(owner, coro, event)
+        if transition.changed:
+            self._waits.changed(transition.changed)
+        if self._tracers:
+            self._tracers.tell("transition_end", transition)
+        return transition
+
+    def _handler_raised(self, transition: Transition, event: Event, error: Exception) -> None:
+        """Rule 3: the error goes first in the queue, unless it is about an error already."""
+        self.err = error
+        exception = self.index(EXCEPTION)
+        if exception in transition.called:
+            logger.error(
+                "Handler %s of machine %s raised while an error was being handled.",
+                event.name,
+                self.id,
+                exc_info=error,
+            )
+            return
+        call = self._planner.call(_ADD, (exception,))
+        self._queue.prepend(Mutation(call, ErrorArgs(error, event), cause=event))
+
+    def _expire(self, changed: Iterable[int], mutation: Mutation | None) -> None:
+        """Step 9: contexts end, and so do the tasks of states that are active no more."""
+        self._waits.expire(changed)
+        if not self._tasks:
+            return
+        maker = mutation.task if mutation is not None and mutation.task else _current_task()
+        for state in changed:
+            if state in self._tasks and not self._clock.mask >> state & 1:
+                for task in self._tasks.pop(state):
+                    if task is maker:  # rule 4
+                        self._tasks.setdefault(_MACHINE, {})[task] = None
+                    else:
+                        task.cancel()
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def spawn(self, state: str | None, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs a coroutine as a task that `state` owns: cancelled when it is deactivated.
+
+        What the task raises becomes an Exception of this machine.
+
+        Args:
+            state: the owner; None for the machine, which cancels the task when disposed.
+            coro: what to run.
+
+        Raises:
+            MachineError: the state is not active, or the machine is disposed.
+        """
+        owner = _MACHINE if state is None else self.index(state)
+        if self._disposed or (owner >= 0 and not self._clock.mask >> owner & 1):
+            coro.close()
+            why = "is disposed" if self._disposed else f"has no active {state}"
+            raise MachineError(f"Machine {self.id} {why}, so no task can belong to it.")
+        return self._start_task(owner, coro, CAUSE.get())
+
+    def _own(self, owner: int, coro: Coroutine[Any, Any, Any], event: Event) -> None:
+        try:
+            self._start_task(owner, coro, event)
+        except RuntimeError:  # no running loop
+            coro.close()
+            self.add_err(
+                MachineError(f"Handler {event.name} is async, which needs a running loop.")
+            )
+
+    def _start_task(
+        self, owner: int, coro: Coroutine[Any, Any, Any], cause: Event | None
+    ) -> asyncio.Task[Any]:
+        loop = asyncio.get_running_loop()
+        context = copy_context()
+        context.run(CAUSE.set, cause)
+        task = loop.create_task(coro, context=context)
+        self._tasks.setdefault(owner, {})[task] = None
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        for owner, tasks in [*self._tasks.items()]:
+            tasks.pop(task, None)
+            if not tasks:
+                del self._tasks[owner]
+        if task.cancelled() or task.exception() is None:
+            return
+        if self._disposed:
+            logger.error(
+                "A task of machine %s failed after its end.", self.id, exc_info=task.exception()
+            )
+        else:
+            self.add_err(task.exception())
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def dispose(self, *, drain: float = 1.0) -> None:
+        """Ends the machine: mutations are refused, waits fail, tasks are cancelled.
+
+        Reads keep the last values. Calling it again changes nothing.
+
+        Args:
+            drain: seconds that tasks owned by the machine itself may go on.
+        """
+        tasks = self._dispose_now()
+        current = _current_task()
+        own = [t for t in self._tasks.get(_MACHINE, {}) if t is not current]
+        if own:
+            await asyncio.wait(own, timeout=drain)
+        tasks += [t for t in own if not t.done()]
+        for task in tasks:
+            task.cancel()
+        left = [t for t in tasks if t is not current]
+        if left:
+            await asyncio.wait(left)
+
+    def _dispose_now(self) -> list[asyncio.Task[Any]]:
+        """The part that does not wait; returns the tasks that states owned."""
+        if self._disposed:
+            return []
+        self._disposed = True
+        for mutation in self._queue.drain():
+            if mutation.result is not None:
+                mutation.result.settle(CANCELED)
+        self._waits.close(MachineDisposedError(f"Machine {self.id} was disposed."))
+        self._tracers.tell("disposed", self)
+        current = _current_task()
+        return [
+            task
+            for owner, tasks in self._tasks.items()
+            for task in tasks
+            if owner != _MACHINE and task is not current
+        ]
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no running loop
+        return None

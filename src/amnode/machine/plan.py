@@ -1,0 +1,394 @@
+"""What the relations said, compiled and remembered. The only cache of the kernel.
+
+A mutation costs a dictionary look-up and a few list updates, because its outcome is computed
+once for all configurations that cannot be told apart by it, as in a lazily built automaton:
+
+    Call   a type and the states called, with `mask`: the states that can influence the outcome
+    Plan   the outcome for one value of `active & mask`: what changes, and which handlers run
+
+The order of the active states is exact but seldom matters. It enters the key (`Plan.steps_for`)
+only where two handlers of one kind run in the same transition, or where relations decide the
+order; and then only the order of the states that the plan looks at.
+
+The mask of a call is what `Relations.influence` says, and the states of all bound pair
+handlers (`XY` and `XX` run while their states merely stay active).
+
+Planners are shared by all machines that have the same schema and the same kinds of handlers:
+a plan refers to a handler as *function n of binding k*. They live on their schema, so nothing
+outlives it. Each cache is bounded: full, it starts anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from amnode.machine.binding import Handler, HandlerTable
+from amnode.machine.clock import Clock
+from amnode.machine.queue import MutationType
+from amnode.machine.resolve import Relations, Resolution, bits
+from amnode.machine.schema import Schema
+
+#: Plans kept for one call, orders kept for one plan, and calls kept by one planner.
+CACHE_LIMIT = 4096
+
+
+class Bound(NamedTuple):
+    """A handler as a plan refers to it: which binding, and how it is called."""
+
+    binding: int
+    function: Handler
+    is_method: bool
+    is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One handler name whose turn it is.
+
+    Attributes:
+        name: such as "FooEnter".
+        entered: the state that it is about; -1 for `AnyEnter` and `AnyState`.
+        kind: one of "exit", "enter", "stay", "pair", "any", "end", "state".
+        handlers: in the order of binding.
+    """
+
+    name: str
+    entered: int
+    kind: str
+    handlers: tuple[Bound, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The handlers of one transition, in the order in which they run.
+
+    Attributes:
+        negotiation: exit, enter, stay, pair, any.
+        finals: end, state, any.
+        deactivated: the states that end, in machine order.
+        activated: the states that begin (called active Multi ones too), in target order.
+    """
+
+    negotiation: tuple[Step, ...]
+    finals: tuple[Step, ...]
+    deactivated: tuple[int, ...]
+    activated: tuple[int, ...]
+
+
+class Call:
+    """A type and the states called: what a mutation asks for, with the plans for it.
+
+    Attributes:
+        type: ADD, REMOVE or SET.
+        called: the states, by index, in the order given.
+        called_mask: the same as a mask.
+        calls_multi: whether one of them is Multi.
+        quiet: an add of only Healthcheck or only Heartbeat, which starts no automatic states.
+        auto: made by the machine for its automatic states.
+        mask: the states that can influence the outcome.
+        plans: by `active & mask`.
+    """
+
+    __slots__ = (
+        "auto",
+        "called",
+        "called_mask",
+        "calls_multi",
+        "mask",
+        "plans",
+        "quiet",
+        "type",
+    )
+
+    def __init__(
+        self,
+        type_: MutationType,
+        called: tuple[int, ...],
+        mask: int,
+        *,
+        calls_multi: bool,
+        quiet: bool,
+        auto: bool,
+    ) -> None:
+        self.type = type_
+        self.called = called
+        self.called_mask = bits(called)
+        self.calls_multi = calls_multi
+        self.quiet = quiet
+        self.auto = auto
+        self.mask = mask
+        self.plans: dict[int, Plan] = {}
+
+
+class Plan:
+    """The outcome of a call in all configurations that look the same to it.
+
+    Attributes:
+        accepted: False if it is canceled before any handler runs.
+        targets: mask of the states that it makes or leaves active, as far as it looks.
+        flips: states whose tick moves by one; `flip_mask` the same as a mask.
+        bumps: called active Multi states, whose tick moves by two.
+        ends: those of `flips` that are deactivated.
+        front: what goes to the front of the machine order, first one first.
+        back: what goes to its end.
+        rearranged: the new order has to be computed from all active states.
+        changed: all states whose tick moves.
+        steps: the handlers, or None where their order depends on the machine order:
+            then `by_order` has them, by the order of the relevant active states.
+        relevant: the mask of the states that it looks at.
+        plain: no handler runs at all.
+    """
+
+    __slots__ = (
+        "by_order",
+        "accepted",
+        "back",
+        "bumps",
+        "changed",
+        "ends",
+        "flip_mask",
+        "flips",
+        "front",
+        "plain",
+        "rearranged",
+        "relevant",
+        "steps",
+        "targets",
+    )
+
+    def __init__(
+        self, resolution: Resolution, steps: Steps, active: int, relevant: int, *, sorts: bool
+    ) -> None:
+        self.accepted = resolution.accepted
+        self.targets = bits(resolution.targets)
+        begun = tuple(i for i in steps.activated if not active >> i & 1)
+        self.ends = steps.deactivated
+        self.flips = (*self.ends, *begun)
+        self.flip_mask = bits(self.flips)
+        self.bumps = tuple(i for i in steps.activated if active >> i & 1)
+        self.changed = (*self.flips, *self.bumps)
+        self.front = resolution.front
+        self.back = resolution.back
+        self.rearranged = sorts or bool(resolution.back)
+        self.plain = not steps.negotiation and not steps.finals
+        self.relevant = relevant
+        self.steps: Steps | None = None if _order_matters(steps) else steps
+        self.by_order: dict[tuple[int, ...], Steps] = {}
+
+    def apply(self, clock: Clock, relations: Relations) -> None:
+        """Step 9: moves the ticks and the machine order."""
+        ticks, order = clock.ticks, clock.order
+        for state in self.flips:
+            ticks[state] += 1
+        for state in self.bumps:
+            ticks[state] += 2
+        clock.mask ^= self.flip_mask
+        for state in self.ends:
+            del order[state]
+        if not self.rearranged:
+            for state in reversed(self.front):
+                order.pop(state, None)
+                order[state] = None
+            return
+        moved = bits(self.front) | bits(self.back)
+        middle = (i for i in reversed(order) if not moved >> i & 1)
+        clock.arrange(relations.arrange([*self.front, *middle, *self.back]))
+
+
+class Planner:
+    """Makes and remembers calls and plans, for one schema and one list of handler tables.
+
+    Args:
+        schema: the states and relations.
+        tables: the handlers, in the order of binding.
+        cached: False to resolve everything afresh, for tests that compare the two.
+    """
+
+    def __init__(
+        self, schema: Schema, tables: tuple[HandlerTable, ...], *, cached: bool = True
+    ) -> None:
+        self.schema = schema
+        self.relations = _relations_of(schema)
+        self._cached = cached
+        self._handlers = _by_name(tables)
+        self._pair_mask = bits(i for table in tables for pair in table.pairs for i in pair)
+        self._pairs = bits(a for table in tables for a, b in table.pairs if a != b)
+        self._quiet_calls = {
+            (schema.index(name),) for name in ("Healthcheck", "Heartbeat") if name in schema
+        }
+        self._calls: dict[tuple[MutationType, tuple[int, ...], bool], Call] = {}
+        self._autos: dict[int, Call | None] = {}
+        #: The calls of one state, by type and name, for the fast path.
+        self.single: dict[MutationType, dict[str, Call]] = {
+            type_: {} for type_ in (MutationType.ADD, MutationType.REMOVE, MutationType.SET)
+        }
+
+    def call(self, type_: MutationType, called: tuple[int, ...], *, auto: bool = False) -> Call:
+        """The call of these states, compiled. `called` has no duplicates."""
+        key = (type_, called, auto)
+        found = self._calls.get(key)
+        if found is None:
+            relations = self.relations
+            mask = relations.influence(type_, called) | self._pair_mask | relations.after_mask
+            found = Call(
+                type_,
+                called,
+                mask,
+                calls_multi=bool(bits(called) & relations.multi_mask),
+                quiet=type_ is MutationType.ADD and called in self._quiet_calls,
+                auto=auto,
+            )
+            if len(self._calls) >= CACHE_LIMIT:
+                self._calls.clear()
+            self._calls[key] = found
+        return found
+
+    def plan(self, call: Call, clock: Clock) -> Plan:
+        """The plan of a call in this configuration, remembered or made now."""
+        key = clock.mask & call.mask
+        plan = call.plans.get(key)
+        if plan is None or not self._cached:
+            plan = self._make(call, clock)
+            if len(call.plans) >= CACHE_LIMIT:
+                call.plans.clear()
+            call.plans[key] = plan
+        return plan
+
+    def steps(self, call: Call, plan: Plan, clock: Clock) -> Steps:
+        """The handlers of a plan, in the order that this machine order asks for."""
+        if plan.steps is not None:
+            return plan.steps
+        relevant = plan.relevant
+        key = tuple(i for i in clock.active() if relevant >> i & 1)
+        by_order = plan.by_order
+        steps = by_order.get(key)
+        if steps is None or not self._cached:
+            active = tuple(clock.active())
+            resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
+            steps = self._steps(call, resolution, active)
+            if len(by_order) >= CACHE_LIMIT:
+                by_order.clear()
+            by_order[key] = steps
+        return steps
+
+    def autos(self, active_mask: int) -> Call | None:
+        """Step 11: the call of the automatic states to try now, or None."""
+        relations = self.relations
+        if not relations.auto_mask:
+            return None
+        key = active_mask & relations.auto_influence
+        if key not in self._autos:
+            states = relations.autos(active_mask)
+            if len(self._autos) >= CACHE_LIMIT:
+                self._autos.clear()
+            self._autos[key] = (
+                self.call(MutationType.ADD, states, auto=True) if states else None
+            )
+        return self._autos[key]
+
+    # -- making a plan -------------------------------------------------------------------
+
+    def _make(self, call: Call, clock: Clock) -> Plan:
+        active = tuple(clock.active())
+        resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
+        steps = self._steps(call, resolution, active)
+        relations = self.relations
+        moved = bits(resolution.front) | bits(resolution.back)
+        sorts = bool(moved & relations.ranked_mask) or bool(
+            (clock.mask | moved) & relations.after_mask
+        )
+        return Plan(resolution, steps, clock.mask, call.mask, sorts=sorts)
+
+    def _steps(self, call: Call, resolution: Resolution, active: Sequence[int]) -> Steps:
+        targets, active_mask = resolution.targets, bits(active)
+        target_mask = bits(targets)
+        again = 0
+        if call.type is not MutationType.REMOVE:
+            again = call.called_mask & self.relations.multi_mask
+        deactivated = tuple(i for i in active if not target_mask >> i & 1)
+        activated = tuple(i for i in targets if again >> i & 1 or not active_mask >> i & 1)
+        stayed = () if call.type is MutationType.REMOVE else targets
+        return Steps(
+            (
+                *self._named("exit", "Exit", deactivated),
+                *self._named("enter", "Enter", activated),
+                *self._stays(i for i in stayed if active_mask >> i & 1),
+                *self._crossings(active, targets),
+                *self._step("AnyEnter", -1, "any"),
+            ),
+            (
+                *self._named("end", "End", deactivated),
+                *self._named("state", "State", activated),
+                *self._step("AnyState", -1, "any"),
+            ),
+            deactivated,
+            activated,
+        )
+
+    def _named(self, kind: str, suffix: str, states: Iterable[int]) -> Iterable[Step]:
+        names = self.schema.names
+        return [s for i in states for s in self._step(names[i] + suffix, i, kind)]
+
+    def _stays(self, states: Iterable[int]) -> Iterable[Step]:
+        names = self.schema.names
+        return [s for i in states for s in self._step(names[i] * 2, i, "stay")]
+
+    def _crossings(self, active: Sequence[int], targets: Sequence[int]) -> Iterable[Step]:
+        names = self.schema.names
+        return [
+            step
+            for i in active
+            if self._pairs >> i & 1
+            for j in targets
+            if i != j
+            for step in self._step(names[i] + names[j], j, "pair")
+        ]
+
+    def _step(self, name: str, entered: int, kind: str) -> Iterable[Step]:
+        handlers = self._handlers.get(name)
+        return (Step(name, entered, kind, handlers),) if handlers else ()
+
+
+def planner_for(
+    schema: Schema, tables: tuple[HandlerTable, ...], *, cached: bool = True
+) -> Planner:
+    """The planner that all machines with this schema and these handlers share.
+
+    One whose handlers came from a mapping is not shared: the next mapping is another.
+    """
+    if not cached or not all(table.methods for table in tables):
+        return Planner(schema, tables, cached=cached)
+    found: Planner | None = schema.compiled.get(tables)
+    if found is None:
+        found = schema.compiled[tables] = Planner(schema, tables)
+    return found
+
+
+def _relations_of(schema: Schema) -> Relations:
+    found: Relations | None = schema.compiled.get(Relations)
+    if found is None:
+        found = schema.compiled[Relations] = Relations(schema)
+    return found
+
+
+def _by_name(tables: tuple[HandlerTable, ...]) -> dict[str, tuple[Bound, ...]]:
+    found: dict[str, tuple[Bound, ...]] = {}
+    for k, table in enumerate(tables):
+        for name, function in table.functions.items():
+            bound = Bound(k, function, table.methods, inspect.iscoroutinefunction(function))
+            found[name] = (*found.get(name, ()), bound)
+    return found
+
+
+def _order_matters(steps: Steps) -> bool:
+    """Whether two handlers of one kind run, so that the machine order may show in theirs."""
+    ordered = ("exit", "enter", "stay", "pair", "end", "state")
+    for listed in (steps.negotiation, steps.finals):
+        for one, next_ in pairwise(listed):
+            if one.kind == next_.kind and one.kind in ordered:
+                return True
+    return False

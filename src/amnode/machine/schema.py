@@ -1,0 +1,245 @@
+"""What states a machine has, and how they relate: `State`, `Schema`, typed names.
+
+A schema is declared as a class whose attributes are the states, so that an editor completes
+the names and a type checker knows them:
+
+    class Door(States):
+        Open = State(remove=("Closed",))
+        "The door can be walked through."
+        Closed = State(auto=True, remove=("Open",))
+        "It cannot."
+
+    Door.Open          # "Open", a str
+    Door.schema()      # the Schema
+
+Classes inherit: a subclass has the states of its bases, and a state that it defines again
+replaces the inherited one whole. `_order_` gives the order of the ticks in machine time;
+without it the inherited states come first. A schema can also be made from a plain mapping.
+
+Invariants of a parsed schema:
+
+1. `Exception` is a state, multi, last unless placed.
+2. Every name in a relation is a state of the schema.
+3. No state is in its own `remove` or `after`; none is in both `add` and `remove` of another.
+4. No state requires what it removes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeAlias, overload
+
+from amnode.errors import SchemaError, StateUnknownError
+
+EXCEPTION = "Exception"
+
+Names: TypeAlias = "Iterable[str | State]"
+
+
+@dataclass(frozen=True, eq=True)
+class State:
+    """One state: what kind it is and how it relates to others.
+
+    Read from a `States` class, an attribute of this type is the state's name, a `str`.
+
+    Args:
+        auto: tried after every transition that changed something, while it is inactive.
+        multi: can be called again while active, which counts as a new instance (tick + 2).
+        require: states that must be active for this one to be.
+        add: states that come with this one when it is activated.
+        remove: states that this one ends, and keeps out while it is active.
+        after: states whose handlers run before this one's in the same transition.
+        tags: free text for people and tools; the machine does not read them.
+    """
+
+    auto: bool = False
+    multi: bool = False
+    require: Names = ()
+    add: Names = ()
+    remove: Names = ()
+    after: Names = ()
+    tags: Iterable[str] = ()
+    name: str = field(default="", compare=False, repr=False)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> str: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> str: ...
+    def __get__(self, instance: object, owner: type) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """One state as the kernel reads it: every relation a tuple of names."""
+
+    auto: bool
+    multi: bool
+    require: tuple[str, ...]
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    after: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+class Schema(Mapping[str, Relations]):
+    """An ordered, parsed and verified set of states; immutable.
+
+    Args:
+        states: name to `State`, in the order of the ticks in machine time.
+        order: another order, of all names or of the first ones.
+
+    Raises:
+        SchemaError: the states contradict each other, or name one that does not exist.
+    """
+
+    __slots__ = ("_index", "_states", "compiled", "names")
+
+    def __init__(self, states: Mapping[str, State], order: Sequence[str] = ()) -> None:
+        self._states = _parse(states, order)
+        self.names: tuple[str, ...] = tuple(self._states)
+        self._index = {name: i for i, name in enumerate(self.names)}
+        #: What machines of this schema have compiled from it, by what it was compiled for.
+        self.compiled: dict[object, Any] = {}
+
+    @property
+    def version(self) -> int:
+        """The number of states: a schema only grows."""
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Relations:
+        try:
+            return self._states[name]
+        except KeyError:
+            raise unknown_state(name, self.names) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __repr__(self) -> str:
+        return f"Schema({', '.join(self.names)})"
+
+    def index(self, name: str) -> int:
+        """The position of a state in machine time.
+
+        Raises:
+            StateUnknownError: there is no such state.
+        """
+        try:
+            return self._index[name]
+        except KeyError:
+            raise unknown_state(name, self.names) from None
+
+    def extend(self, states: Mapping[str, State], order: Sequence[str] = ()) -> Schema:
+        """A schema with `states` added; one of the same name is replaced, in its old place."""
+        return Schema({**self.to_states(), **states}, order)
+
+    def to_states(self) -> dict[str, State]:
+        """The schema as the mapping that makes it again."""
+        return {
+            name: State(s.auto, s.multi, s.require, s.add, s.remove, s.after, s.tags)
+            for name, s in self._states.items()
+        }
+
+
+class States:
+    """Base of classes that declare a schema; see the module's first lines."""
+
+    _order_: ClassVar[Sequence[str]] = ()
+    _schema_: ClassVar[Schema | None] = None
+
+    Exception = State(multi=True)
+    "An error has not been handled."
+
+    @classmethod
+    def schema(cls) -> Schema:
+        """The states of the class and its bases, parsed once a class.
+
+        Raises:
+            SchemaError: see `Schema`.
+        """
+        cached = cls.__dict__.get("_schema_")
+        if isinstance(cached, Schema):
+            return cached
+        found: dict[str, State] = {}
+        for base in reversed(cls.__mro__):
+            for name, value in vars(base).items():
+                if isinstance(value, State):
+                    found[name] = value
+        if EXCEPTION not in cls._order_:
+            found[EXCEPTION] = found.pop(EXCEPTION)  # last unless placed
+        cls._schema_ = Schema(found, cls._order_)
+        return cls._schema_
+
+
+def unknown_state(name: object, names: Sequence[str]) -> StateUnknownError:
+    """The error for a state that does not exist, with the nearest names that do."""
+    return StateUnknownError(f"There is no state {name!r}{did_you_mean(str(name), names)}.")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A clause with the nearest of `names`, or an empty text."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+# -- parsing ---------------------------------------------------------------------------
+
+
+def _parse(states: Mapping[str, State], order: Sequence[str]) -> dict[str, Relations]:
+    for name, state in states.items():
+        if not isinstance(state, State):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SchemaError(f"State {name} is {state!r}; it must be a State.")
+        if not name.isidentifier():
+            raise SchemaError(f"{name!r} is no name for a state; use an identifier.")
+    # Invariant 1.
+    exception = replace(states.get(EXCEPTION, State()), multi=True)
+    complete = {**states, EXCEPTION: exception}
+    for name in order:
+        if name not in complete:
+            raise SchemaError(f"The order names {name!r}{did_you_mean(name, complete)}.")
+    ordered = [*dict.fromkeys(order), *(name for name in complete if name not in order)]
+    parsed = {name: _relations(name, complete[name]) for name in ordered}
+    for name, relations in parsed.items():
+        _verify(name, relations, parsed)
+    return parsed
+
+
+def _relations(name: str, state: State) -> Relations:
+    add = _names(state.add)
+    # Invariant 3.
+    remove = tuple(n for n in _names(state.remove) if n != name and n not in add)
+    after = tuple(n for n in _names(state.after) if n != name)
+    return Relations(
+        state.auto, state.multi, _names(state.require), add, remove, after, tuple(state.tags)
+    )
+
+
+def _names(given: Names) -> tuple[str, ...]:
+    if isinstance(given, (str, State)):
+        given = (given,)
+    names = (item.name if isinstance(item, State) else item for item in given)
+    return tuple(dict.fromkeys(names))
+
+
+def _verify(name: str, relations: Relations, parsed: Mapping[str, Relations]) -> None:
+    for kind in ("require", "add", "remove", "after"):
+        for other in getattr(relations, kind):
+            if other not in parsed:  # invariant 2
+                near = did_you_mean(other, parsed)
+                raise SchemaError(
+                    f"State {name} has {other!r} in {kind}, which is unknown{near}."
+                )
+    both = [n for n in relations.require if n in relations.remove]
+    if both:  # invariant 4
+        raise SchemaError(
+            f"State {name} requires and removes {', '.join(both)}; it could never be active."
+        )

@@ -1,0 +1,248 @@
+"""One transition, from acceptance to the final handlers: steps 7 to 11, in reading order.
+
+A `Transition` exists only where somebody can see it: a handler that runs, or a tracer. Its rules:
+
+1. Until step 9 nothing has changed. A refusal, or a handler that raises, leaves no trace but an
+   Exception.
+2. After step 9 the states have changed. A handler that raises then ends the states whose own
+   final handler has not completed, and what requires them; those that ended stay so.
+3. In an automatic transition a refusal by an automatic state strikes only that state; before the
+   change the targets are resolved once more from the called states that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from amnode.machine.clock import Clock
+from amnode.machine.plan import Bound, Plan, Planner, Step, Steps
+from amnode.machine.resolve import bits, each
+from amnode.machine.queue import Mutation, MutationType
+
+if TYPE_CHECKING:
+    from amnode.machine.machine import Machine
+
+
+#: The event whose handler is running, or whose task this is: the cause of what it does.
+CAUSE: ContextVar[Event | None] = ContextVar("amnode_cause", default=None)
+
+
+class Event:
+    """What a handler is told.
+
+    Attributes:
+        machine: whose handler it is.
+        name: of the handler, such as "FooState".
+        transition: the transition that is running.
+        mutation: what asked for it; has the origin and the cause.
+    """
+
+    __slots__ = ("name", "transition")
+
+    def __init__(self, name: str, transition: Transition) -> None:
+        self.name = name
+        self.transition = transition
+
+    @property
+    def machine(self) -> Machine:
+        """The machine whose handler this is."""
+        return self.transition.machine
+
+    @property
+    def mutation(self) -> Mutation:
+        """What asked for the transition."""
+        return self.transition.mutation
+
+    @property
+    def args(self) -> Any:
+        """The arguments of the mutation, or None."""
+        return self.transition.mutation.args
+
+    def __repr__(self) -> str:
+        return f"<Event {self.name} of {self.machine.id}>"
+
+
+class Transition:
+    """One transition that somebody sees.
+
+    Attributes:
+        machine: whose it is.
+        mutation: what asked for it.
+        accepted: False once it is canceled.
+        changed: the states whose tick moved, by index.
+        error: what a handler raised, with the event of that handler, or None.
+        started: coroutines of final handlers, with the state that owns each (-1: the machine)
+            and the event; the machine makes tasks of them.
+    """
+
+    __slots__ = ("accepted", "changed", "error", "machine", "mutation", "plan", "started")
+
+    def __init__(self, machine: Machine, mutation: Mutation, plan: Plan) -> None:
+        self.machine = machine
+        self.mutation = mutation
+        self.plan = plan
+        self.accepted = plan.accepted  # step 7
+        self.changed: tuple[int, ...] = ()
+        self.error: tuple[Event, Exception] | None = None
+        self.started: list[tuple[int, Coroutine[Any, Any, Any], Event]] = []
+
+    @property
+    def type(self) -> MutationType:
+        """What is asked for."""
+        return self.mutation.call.type
+
+    @property
+    def auto(self) -> bool:
+        """Whether the machine made it itself, for its automatic states."""
+        return self.mutation.call.auto
+
+    @property
+    def called(self) -> tuple[int, ...]:
+        """The states asked for, by index."""
+        return self.mutation.call.called
+
+    def __repr__(self) -> str:
+        return f"<Transition of {self.machine.id}: {self.mutation}>"
+
+    def run(
+        self,
+        planner: Planner,
+        clock: Clock,
+        owners: Sequence[object],
+        on_change: Callable[[Sequence[int]], None],
+    ) -> None:
+        """Steps 7 to 10. Afterwards the attributes say what happened.
+
+        Args:
+            planner: makes the plans and the handlers' order.
+            clock: changed in step 9.
+            owners: the bound objects, one a binding.
+            on_change: called with the states that changed, before the final handlers: state
+                contexts expire there.
+        """
+        if not self.accepted:
+            return
+        plan = self.plan
+        steps = planner.steps(self.mutation.call, plan, clock)
+        struck = 0
+        if steps.negotiation:
+            struck = self._negotiate(planner, clock, owners, steps)
+        if not self.accepted:
+            return
+        if self.auto:
+            plan, steps = self._settle(planner, clock, struck)
+        plan.apply(clock, planner.relations)
+        self.changed = plan.changed
+        on_change(self.changed)
+        if steps.finals:
+            undone = self._finish(owners, steps)
+            if undone:
+                self._undo(planner, clock, undone)
+                on_change(undone)
+
+    # -- step 8 --------------------------------------------------------------------------
+
+    def _negotiate(
+        self, planner: Planner, clock: Clock, owners: Sequence[object], steps: Steps
+    ) -> int:
+        """Asks every negotiation handler; returns the states struck (rule 3), as a mask."""
+        plan = self.plan
+        targets = plan.targets & plan.relevant | clock.mask & ~plan.relevant
+        struck = 0
+        without_pairs: int | None = None  # fixed before the first pair runs
+        for step in steps.negotiation:
+            if step.kind == "pair":
+                without_pairs = struck if without_pairs is None else without_pairs
+                if without_pairs >> step.entered & 1:
+                    continue
+            elif step.kind == "any" and struck and not targets & ~struck:
+                break
+            if self._agree(owners, step):
+                continue
+            if not self._strikes(planner, step):
+                self.accepted = False
+                return struck
+            struck |= 1 << step.entered
+        if struck and not targets & ~struck:
+            self.accepted = False
+        return struck
+
+    def _agree(self, owners: Sequence[object], step: Step) -> bool:
+        event = Event(step.name, self)
+        for bound in step.handlers:
+            try:
+                if _call(owners, bound, event) is False:
+                    return False
+            except Exception as error:
+                self.error = (event, error)
+                return False
+        return True
+
+    def _strikes(self, planner: Planner, step: Step) -> bool:
+        """Whether a refusal costs only the entered state."""
+        return (
+            self.auto
+            and self.error is None
+            and step.kind in ("enter", "stay", "pair")
+            and bool(planner.relations.auto_mask >> step.entered & 1)
+        )
+
+    def _settle(self, planner: Planner, clock: Clock, struck: int) -> tuple[Plan, Steps]:
+        """Resolves an automatic mutation again from the called states that are left."""
+        left = bits(self.called) & self.plan.targets & ~struck
+        call = planner.call(
+            self.type, tuple(i for i in self.called if left >> i & 1), auto=True
+        )
+        plan = planner.plan(call, clock)
+        return plan, planner.steps(call, plan, clock)
+
+    # -- step 10 -------------------------------------------------------------------------
+
+    def _finish(self, owners: Sequence[object], steps: Steps) -> tuple[int, ...]:
+        """Runs the final handlers; returns the states that one which raised left undone."""
+        for step in steps.finals:
+            event = Event(step.name, self)
+            for bound in step.handlers:
+                try:
+                    started = _call(owners, bound, event)
+                except Exception as error:
+                    self.error = (event, error)
+                    self.accepted = False
+                    return _not_completed(steps, step)
+                if bound.is_async:
+                    owner = step.entered if step.kind == "state" else -1
+                    self.started.append((owner, started, event))
+        return ()
+
+    def _undo(self, planner: Planner, clock: Clock, undone: tuple[int, ...]) -> None:
+        """Rule 2: ends what has not completed, and what cannot stay without it."""
+        needing = planner.relations.requirers(bits(undone), clock.mask)
+        ending = (*undone, *each(needing))
+        clock.deactivate(ending)
+        kept = [entry for entry in self.started if entry[0] not in ending]
+        for _owner, coro, _event in [entry for entry in self.started if entry[0] in ending]:
+            coro.close()
+        self.started = kept
+        self.changed = tuple(dict.fromkeys((*self.changed, *ending)))
+
+
+def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+    """Runs one handler, with the event as the cause of what it does."""
+    token = CAUSE.set(event)
+    try:
+        if bound.is_method:
+            return bound.function(owners[bound.binding], event)
+        return bound.function(event)
+    finally:
+        CAUSE.reset(token)
+
+
+def _not_completed(steps: Steps, raised: Step) -> tuple[int, ...]:
+    """The activated states whose final handler has not completed, the raising one included."""
+    if raised.kind == "any":
+        return ()
+    if raised.kind == "end":
+        return steps.activated
+    return steps.activated[steps.activated.index(raised.entered) :]
