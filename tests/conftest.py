@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _base_of_tmp_path(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Settles where pytest's own temporary files go before a test has a directory of its own."""
+    """Settles where pytest's own temporary files go before a test changes TMPDIR."""
     tmp_path_factory.getbasetemp()
 
 
@@ -124,6 +124,7 @@ _PLATFORM: dict[str, Callable[[], bool]] = {
 _LACKS = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         for thing in mark.args:
@@ -143,9 +144,7 @@ def pytest_runtest_makereport(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[
-    None, pytest.CollectReport, pytest.CollectReport
-]:
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     _no_skip(report)
     return report

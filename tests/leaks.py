@@ -24,7 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISSOCK
 
 import psutil
 
@@ -32,8 +34,8 @@ PATIENCE = 2.0
 COOKIE = "AM_NODE_TEST_COOKIE"
 #: Unique to this process; a session inside a session keeps the outer one's in front.
 _MINE = secrets.token_hex(8)
-_PROC = Path("/proc")
-_FDS = Path("/proc/self/fd") if _PROC.is_dir() else Path("/dev/fd")
+_HAS_PROC = Path("/proc/self/fd").is_dir()
+_FDS = "/proc/self/fd" if _HAS_PROC else "/dev/fd"
 
 
 def set_cookie() -> None:
@@ -45,39 +47,17 @@ class Before:
     """What there was before a test."""
 
     def __init__(self) -> None:
-        self._processes = _processes(ignore=())
-        self._pids = _pids()
-        self._threads = set(threading.enumerate())
+        self._pids = frozenset(psutil.pids())
+        self._threads = frozenset(threading.enumerate())
         self._fds = _descriptors()
 
     def leaks(self) -> list[str]:
         """What is there now that was not; empty where all is as it was."""
-        if not self._looks_changed():
-            return []
-        gc.collect()
         deadline = time.monotonic() + PATIENCE
-        return [
-            *self._left_processes(deadline),
-            *self._left_threads(deadline),
-            *(f"descriptor {text}" for text in new_descriptors(self._fds)),
-        ]
-
-    def _looks_changed(self) -> bool:
-        return (
-            bool(new_descriptors(self._fds))
-            or not self._threads.issuperset(threading.enumerate())
-            or not self._processes.issuperset(_processes(ignore=self._pids))
-        )
-
-    def _left_processes(self, deadline: float) -> list[str]:
-        left: list[str] = []
-        for process in sorted(
-            _processes(ignore=self._pids) - self._processes, key=lambda p: p.pid
-        ):
-            text = _describe_process(process)
-            if not _wait_gone(process, deadline):
-                left.append(text)
-                _end(process)
+        left = _left_processes(self._pids, deadline) + self._left_threads(deadline)
+        if new_descriptors(self._fds):
+            gc.collect()  # what nobody holds any more is closed, and warns of it
+            left += new_descriptors(self._fds)
         return left
 
     def _left_threads(self, deadline: float) -> list[str]:
@@ -109,17 +89,17 @@ class InLoop:
     def leaks(self) -> list[str]:
         """The tasks that did not end and what the loop still has open, one line each."""
         self._loop.run_until_complete(_turns(self.TURNS))
-        if self._left():
+        left = self._left()
+        if left:
             gc.collect()
             self._loop.run_until_complete(_turns(1))
-        return self._left()
+            left = self._left()
+        return left
 
     def _left(self) -> list[str]:
         tasks = asyncio.all_tasks(self._loop) - self._tasks
         return sorted(f"task {t.get_name()} of {t.get_coro()!r}" for t in tasks) + [
-            f"descriptor {text}"
-            for text in new_descriptors(self._fds)
-            if "socket:" in text
+            f"descriptor {text}" for text in new_descriptors(self._fds) if "socket:" in text
         ]
 
 
@@ -142,24 +122,25 @@ def left_files(directory: Path) -> list[str]:
 
 
 def _descriptors() -> dict[int, str]:
+    """Number and target of each; text rather than Path, as this runs some times a test."""
     found: dict[int, str] = {}
-    for name in os.listdir(_FDS):  # noqa: PTH208 - the listing's own descriptor must be gone
-        try:
-            found[int(name)] = os.readlink(_FDS / name) if _PROC.is_dir() else _kind(int(name))
-        except OSError:  # the descriptor of the listing itself
-            continue
+    for name in os.listdir(_FDS):  # noqa: PTH208 - see above
+        with suppress(OSError):  # the descriptor of the listing itself
+            found[int(name)] = _target(name)
     return found
 
 
-def _kind(fd: int) -> str:
-    stat = os.fstat(fd)
-    return f"inode {stat.st_dev}:{stat.st_ino}"
+def _target(name: str) -> str:
+    if _HAS_PROC:
+        return os.readlink(f"{_FDS}/{name}")  # noqa: PTH115 - see above
+    stat = os.fstat(int(name))
+    return f"{'socket:' if S_ISSOCK(stat.st_mode) else ''}inode {stat.st_dev}:{stat.st_ino}"
 
 
 def new_descriptors(before: dict[int, str]) -> list[str]:
     """Descriptors that `before` does not have, with what is on their other side."""
     return [
-        f"{fd} {target}{_ends(fd, target)}"
+        f"descriptor {fd} {target}{_ends(fd, target)}"
         for fd, target in sorted(_descriptors().items())
         if before.get(fd) != target
     ]
@@ -182,26 +163,24 @@ def _ends(fd: int, target: str) -> str:
 # -- processes -----------------------------------------------------------------------------
 
 
-def _pids() -> set[str]:
-    return {p.name for p in _PROC.iterdir() if p.name.isdigit()} if _PROC.is_dir() else set()
+def _left_processes(before: frozenset[int], deadline: float) -> list[str]:
+    left: list[str] = []
+    for process in _ours(set(psutil.pids()) - before):
+        if not _wait_gone(process, deadline):
+            left.append(_describe_process(process))
+            _end(process)
+    return left
 
 
-def _processes(ignore: Iterable[str]) -> set[psutil.Process]:
-    """Descendants, and orphans with the cookie among the pids that are not in `ignore`."""
-    me = psutil.Process()
-    return set(me.children(recursive=True)) | {
-        process for process in _with_cookie(_pids().difference(ignore)) if process != me
-    }
-
-
-def _with_cookie(pids: Iterable[str]) -> list[psutil.Process]:
+def _ours(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those that are our descendants, or orphans that carry our cookie."""
     found: list[psutil.Process] = []
-    for pid in pids:
-        try:
-            if _MINE.encode() in (_PROC / pid / "environ").read_bytes():
-                found.append(psutil.Process(int(pid)))
-        except (OSError, psutil.NoSuchProcess):  # gone meanwhile, or another user's
-            continue
+    for pid in sorted(pids):
+        with suppress(psutil.Error):  # gone meanwhile, or another user's
+            process = psutil.Process(pid)
+            kin = os.getpid() in (parent.pid for parent in process.parents())
+            if kin or _MINE in process.environ().get(COOKIE, ""):
+                found.append(process)
     return found
 
 
@@ -210,10 +189,8 @@ def _describe_process(process: psutil.Process) -> str:
         status, parent, name = process.status(), process.ppid(), process.name()
     except psutil.NoSuchProcess:
         return f"process {process.pid}"
-    try:
+    with suppress(psutil.Error):  # a corpse has no command line
         name = " ".join(process.cmdline()) or name
-    except psutil.Error:  # a corpse has no command line
-        pass
     kin = "child" if parent == os.getpid() else "orphan or grandchild"
     return f"process {process.pid} ({status}, {kin}): {name}"
 

@@ -1,0 +1,194 @@
+"""Warm pools of stateful worker processes, leased to one client at a time.
+
+The names of the public API, imported on first use: a worker's process must not pay for what
+only a supervisor needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amnode.errors import (
+        AmnodeError,
+        AuthError,
+        BindingError,
+        Cause,
+        ConnectionLost,
+        ContextExpiredError,
+        DeliveryError,
+        HandlerTimeoutError,
+        HeartbeatError,
+        JobArgumentsError,
+        JobCancelled,
+        JobError,
+        JobFailed,
+        JobTimeoutError,
+        JobUnknownError,
+        LaunchError,
+        LeaseError,
+        LeaseLost,
+        LeaseTimeoutError,
+        MachineDisposedError,
+        MachineError,
+        NotSyncedError,
+        OptionError,
+        Outcome,
+        PoolError,
+        ProtocolError,
+        RefusedError,
+        RpcError,
+        RpcTimeoutError,
+        SchemaError,
+        StateUnknownError,
+        WorkerConnError,
+        WorkerError,
+        WorkerHealthError,
+        WorkerKillError,
+        WorkerMissingError,
+    )
+    from amnode.machine.machine import Machine
+    from amnode.machine.queue import CANCELED, EXECUTED
+    from amnode.machine.schema import Schema, State, States
+    from amnode.machine.transition import Event
+    from amnode.node.client import Client
+    from amnode.node.jobs import job
+    from amnode.node.leased import LeasedWorker
+    from amnode.node.policy.options import (
+        ClientOptions,
+        PoolSize,
+        SupervisorOptions,
+        WorkerOptions,
+    )
+    from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.supervisor import Supervisor, WorkerState
+    from amnode.node.worker import Worker
+
+_HOME = {
+    "amnode.errors": (
+        "AmnodeError",
+        "AuthError",
+        "BindingError",
+        "Cause",
+        "ConnectionLost",
+        "ContextExpiredError",
+        "DeliveryError",
+        "HandlerTimeoutError",
+        "HeartbeatError",
+        "JobArgumentsError",
+        "JobCancelled",
+        "JobError",
+        "JobFailed",
+        "JobTimeoutError",
+        "JobUnknownError",
+        "LaunchError",
+        "LeaseError",
+        "LeaseLost",
+        "LeaseTimeoutError",
+        "MachineDisposedError",
+        "MachineError",
+        "NotSyncedError",
+        "OptionError",
+        "Outcome",
+        "PoolError",
+        "ProtocolError",
+        "RefusedError",
+        "RpcError",
+        "RpcTimeoutError",
+        "SchemaError",
+        "StateUnknownError",
+        "WorkerConnError",
+        "WorkerError",
+        "WorkerHealthError",
+        "WorkerKillError",
+        "WorkerMissingError",
+    ),
+    "amnode.machine.machine": ("Machine",),
+    "amnode.machine.queue": ("CANCELED", "EXECUTED"),
+    "amnode.machine.schema": ("Schema", "State", "States"),
+    "amnode.machine.transition": ("Event",),
+    "amnode.node.client": ("Client",),
+    "amnode.node.jobs": ("job",),
+    "amnode.node.leased": ("LeasedWorker",),
+    "amnode.node.policy.options": (
+        "ClientOptions",
+        "PoolSize",
+        "SupervisorOptions",
+        "WorkerOptions",
+    ),
+    "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
+    "amnode.node.supervisor": ("Supervisor", "WorkerState"),
+    "amnode.node.worker": ("Worker",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "CANCELED",
+    "EXECUTED",
+    "AmnodeError",
+    "AuthError",
+    "BindingError",
+    "Cause",
+    "Client",
+    "ClientOptions",
+    "ClientStates",
+    "ConnectionLost",
+    "ContextExpiredError",
+    "DeliveryError",
+    "Event",
+    "HandlerTimeoutError",
+    "HeartbeatError",
+    "JobArgumentsError",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobTimeoutError",
+    "JobUnknownError",
+    "LaunchError",
+    "LeaseError",
+    "LeaseLost",
+    "LeaseTimeoutError",
+    "LeasedWorker",
+    "Machine",
+    "MachineDisposedError",
+    "MachineError",
+    "NotSyncedError",
+    "OptionError",
+    "Outcome",
+    "PoolError",
+    "PoolSize",
+    "ProtocolError",
+    "RefusedError",
+    "RpcError",
+    "RpcTimeoutError",
+    "Schema",
+    "SchemaError",
+    "State",
+    "StateUnknownError",
+    "States",
+    "Supervisor",
+    "SupervisorOptions",
+    "SupervisorStates",
+    "Worker",
+    "WorkerConnError",
+    "WorkerError",
+    "WorkerHealthError",
+    "WorkerKillError",
+    "WorkerMissingError",
+    "WorkerOptions",
+    "WorkerState",
+    "WorkerStates",
+    "job",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'amnode' has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""The guard of the other tests is itself tested: each kind of leak fails the test that made it."""
+"""The guard of the tests, tested: each kind of leak fails the test that made it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 #: Run in this order, in a session of its own. What is leaked is kept, or it would be collected.
-LEAKING = '''
+LEAKING = """
 import asyncio, os, socket, subprocess, tempfile, threading
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_skipped():
 @pytest.mark.needs("wings")
 def test_excused():
     raise AssertionError
-'''
+"""
 
 
 def _run(directory: Path, **environ: str) -> Mapping[str, ElementTree.Element]:
@@ -134,9 +134,7 @@ def _run(directory: Path, **environ: str) -> Mapping[str, ElementTree.Element]:
 def reports(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, ElementTree.Element]:
-    return _run(
-        tmp_path_factory.mktemp("leaking"), AM_NODE_TEST_LOOP=request.param, CI="true"
-    )
+    return _run(tmp_path_factory.mktemp("leaking"), AM_NODE_TEST_LOOP=request.param, CI="true")
 
 
 @pytest.mark.parametrize(

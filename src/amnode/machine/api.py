@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Sequence
 
 from amnode.machine.clock import Clock
 from amnode.machine.queue import Result
-from amnode.machine.resolve import bits
+from amnode.machine.resolve import bits, relations_of
 from amnode.machine.schema import EXCEPTION, Schema
 from amnode.machine.tracing import Tracers
 from amnode.machine.waits import StateContext, Wait, WaitIndex
@@ -31,7 +31,7 @@ class MachineApi(ABC):
     def __init__(self, schema: Schema, *, id: str) -> None:
         self.id = id
         self.schema = schema
-        self._clock = Clock(len(schema))
+        self._clock = Clock(len(schema), relations_of(schema).ranked)
         self._waits = WaitIndex(self._clock)
         self._tracers = Tracers(self)
 
@@ -173,6 +173,14 @@ class MachineApi(ABC):
     @abstractmethod
     def add(self, states: Sequence[str], args: object = None) -> Result | Awaitable[Result]:
         """Asks for states to become active."""
+
+    @abstractmethod
+    def add1(self, state: str, args: object = None) -> Result | Awaitable[Result]:
+        """Asks for one state to become active."""
+
+    @abstractmethod
+    def remove1(self, state: str, args: object = None) -> Result | Awaitable[Result]:
+        """Asks for one state to become inactive."""
 
     @abstractmethod
     def remove(self, states: Sequence[str], args: object = None) -> Result | Awaitable[Result]:

@@ -9,8 +9,9 @@ What a handler is called says when it runs:
     XEnd, XState        X was deactivated, activated
     AnyState            any transition that was not canceled
 
-A method that looks like one of these but names no state is an error at binding, with the nearest
-name, and so is one that could mean two things.
+A method that looks like one of these but names no state is an error at binding, with the
+nearest name, and so is one that could mean two things. `XEnd`, `XState` and `AnyState` may be
+`async`; those that may refuse may not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from amnode.errors import BindingError
 from amnode.machine.schema import Schema, did_you_mean
@@ -61,60 +62,58 @@ class Binding:
         return f"<Binding of {', '.join(sorted(self.table.functions))}>"
 
 
-def table_of(schema: Schema, source: object) -> HandlerTable:
-    """The handlers that a class or a mapping has for a schema.
+def table_of(schema: Schema, handlers: object) -> HandlerTable:
+    """The handlers that an object or a mapping has for a schema.
 
     Args:
         schema: the states that names may refer to.
-        source: a class whose methods are handlers, or a mapping of names to functions of
+        handlers: an object whose methods are handlers, or a mapping of names to functions of
             one argument, the event.
 
     Raises:
-        BindingError: a name that looks like a handler fits no state, or more than one.
+        BindingError: a name that looks like a handler fits no state, or more than one, or is
+            no plain function where it must be.
     """
-    if isinstance(source, type):
-        cached: HandlerTable | None = schema.compiled.get(source)
-        if cached is None:
-            cached = schema.compiled[source] = _make_table(schema, source)
-        return cached
-    return _make_table(schema, source)
+    if isinstance(handlers, Mapping):
+        functions = cast("Mapping[str, Handler]", handlers)
+        return _make_table(schema, dict(functions), methods=False)
+    kind = type(handlers)
+    return schema.compile(kind, lambda: _make_table(schema, _methods(schema, kind), methods=True))
 
 
-def _make_table(schema: Schema, source: object) -> HandlerTable:
-    if isinstance(source, Mapping):
-        found = {str(k): v for k, v in source.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        methods = False
-    else:
-        found = {name: value for name, value in _methods(source)}
-        methods = True
-    functions: dict[str, Handler] = {}
+def _make_table(
+    schema: Schema, functions: Mapping[str, Handler], *, methods: bool
+) -> HandlerTable:
     pairs: list[tuple[int, int]] = []
-    for name, function in found.items():
+    for name, function in functions.items():
         meanings = _meanings(schema, name)
+        if not meanings:
+            near = did_you_mean(name, _possible(schema))
+            raise BindingError(f"Handler {name} names no state of the schema{near}.")
         if len(meanings) > 1:
             raise BindingError(
                 f"Handler {name} could mean {' or '.join(meanings)}; rename a state."
             )
-        if not meanings:
-            if methods and not _LOOKS_LIKE_ONE.fullmatch(name):
-                continue  # just a method
-            near = did_you_mean(name, _possible(schema))
-            raise BindingError(f"Handler {name} names no state of the schema{near}.")
         pair = next(iter(meanings.values()))
         if pair is not None:
             pairs.append(pair)
-        if not name.endswith(_FINALS) and inspect.iscoroutinefunction(function):
+        if (pair or not name.endswith(_FINALS)) and inspect.iscoroutinefunction(function):
             raise BindingError(f"Handler {name} decides, so it must be a plain function.")
-        functions[name] = function
     return HandlerTable(functions, methods, tuple(pairs))
 
 
-def _methods(source: object) -> Iterator[tuple[str, Handler]]:
-    for name in dir(source):
-        if name[:1].isupper():
-            value = inspect.getattr_static(source, name)
-            if inspect.isfunction(value):
-                yield name, value
+def _methods(schema: Schema, kind: type) -> dict[str, Handler]:
+    """The methods of a class that are handlers, or look like one."""
+    found: dict[str, Handler] = {}
+    for name in dir(kind):
+        if not (_LOOKS_LIKE_ONE.fullmatch(name) or _meanings(schema, name)):
+            continue
+        value = inspect.getattr_static(kind, name)
+        if inspect.isfunction(value):
+            found[name] = value
+        elif callable(value) or isinstance(value, (classmethod, staticmethod)):
+            raise BindingError(f"Handler {name} of {kind.__name__} must be a plain method.")
+    return found
 
 
 def _meanings(schema: Schema, name: str) -> dict[str, tuple[int, int] | None]:

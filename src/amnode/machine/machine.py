@@ -2,21 +2,23 @@
 
 Rules:
 
-1. One transition at a time. What is asked for meanwhile is queued; the top-level call drains the
-   queue and answers for its own mutation.
+1. One transition at a time. What is asked for meanwhile is queued; the top-level call drains
+   the queue and answers for its own mutation.
 2. A machine belongs to one event loop and needs no lock.
 3. A handler that raises never raises out of a mutation: it becomes the state Exception.
-4. Tasks belong to a state and are cancelled when its tick changes, or to the machine and are
-   cancelled when it is disposed. A task is not cancelled by a mutation that it made itself.
+4. Tasks belong to a state and are cancelled when it is deactivated, or to the machine and are
+   cancelled when it is disposed. A task is not cancelled by a mutation that it made itself: it
+   goes on to its end, as one of the machine.
+5. An Exception that an automatic transition raised tries no automatic states: they would raise
+   again, without end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from amnode.errors import BindingError, MachineDisposedError, MachineError
@@ -42,6 +44,9 @@ _ADD, _REMOVE, _SET = MutationType.ADD, MutationType.REMOVE, MutationType.SET
 #: The owner of tasks that no state owns.
 _MACHINE = -1
 
+#: The owned task whose code this is, or that of a task which it started and may wait for.
+_OWNED: ContextVar[asyncio.Task[Any] | None] = ContextVar("amnode_owned", default=None)
+
 
 class ErrorArgs:
     """What comes with Exception and with every `Err*` state.
@@ -61,9 +66,7 @@ class ErrorArgs:
         self.error = error
         self.handler = handler
         self.args = args
-        self.traceback = (
-            "".join(traceback.format_exception(error)) if error.__traceback__ else ""
-        )
+        self.traceback = _traceback_of(error)
 
     def __repr__(self) -> str:
         return f"ErrorArgs({self.error!r})"
@@ -137,10 +140,10 @@ class Machine(MachineApi):
             What `detach` takes.
 
         Raises:
-            BindingError: a name that looks like a handler fits no state, or could mean two things.
+            BindingError: a name that looks like a handler fits no state, or could mean two
+                things, or is no plain function where it must be.
         """
-        source: object = handlers if isinstance(handlers, Mapping) else type(handlers)
-        binding = Binding(table_of(self.schema, source), handlers)
+        binding = Binding(table_of(self.schema, handlers), handlers)
         self._rebind((*self._bindings, binding))
         return binding
 
@@ -230,23 +233,27 @@ class Machine(MachineApi):
 
         No error, or a cancellation, adds nothing and is EXECUTED.
         """
-        return self._add_error((EXCEPTION,), error, None)
+        return self._add_error((EXCEPTION,), error, None, None)
 
     def add_err_state(
         self, state: str, error: BaseException | None, args: object = None
     ) -> Result:
         """Records an error as `state` and Exception, in one mutation; see `add_err`."""
-        return self._add_error((state, EXCEPTION), error, args)
+        return self._add_error((state, EXCEPTION), error, args, None)
 
     def _add_error(
-        self, states: tuple[str, ...], error: BaseException | None, args: object
+        self,
+        states: tuple[str, ...],
+        error: BaseException | None,
+        args: object,
+        handler: Event | None,
     ) -> Result:
         if error is None or isinstance(error, asyncio.CancelledError):
             return EXECUTED
         if self._disposed:
             return CANCELED
         self.err = error
-        return self.add(states, ErrorArgs(error, args=args))
+        return self.add(states, ErrorArgs(error, handler, args))
 
     def _single(self, type_: MutationType, state: str) -> Call:
         call = self._planner.call(type_, (self.index(state),))
@@ -269,7 +276,7 @@ class Machine(MachineApi):
         self._running = True
         try:
             result = self._execute(call, args, origin, None)
-            while queue:
+            while queue.pending:
                 self._run_queued(queue.take())
         finally:
             self._running = False
@@ -287,8 +294,6 @@ class Machine(MachineApi):
         if queue.full and not self._must_queue(call):
             return CANCELED
         mutation = Mutation(call, args, origin, CAUSE.get())
-        if self._tasks:
-            mutation.task = _current_task()
         tick = queue.append(mutation)
         mutation.result = Queued(tick, self._make_future)
         return mutation.result
@@ -321,14 +326,14 @@ class Machine(MachineApi):
     ) -> Result:
         """Runs one mutation; the fast path is the one that nobody sees."""
         clock, planner = self._clock, self._planner
-        plan = planner.plan(call, clock)
-        if plan.plain and not call.auto and not self._tracers:
+        plan = call.plans.get(clock.mask & call.mask) or planner.plan(call, clock)
+        if plan.plain and not call.auto and not self._tracers.all:
             if not plan.accepted:
                 return CANCELED
             plan.apply(clock, planner.relations)
             changed = plan.changed
-            if changed:
-                self._expire(changed, mutation)
+            if changed and (self._waits.busy or self._tasks):
+                self._expire(changed)
                 self._waits.changed(changed)
         else:
             if mutation is None:
@@ -337,34 +342,43 @@ class Machine(MachineApi):
             if not transition.accepted:
                 return CANCELED
             changed = transition.changed
-        if changed and not call.auto and not call.quiet:  # step 11
-            autos = self._planner.autos(clock.mask)
-            if autos is not None:
-                self._queue.prepend(Mutation(autos, cause=CAUSE.get()))
+        if changed and planner.relations.auto_mask:
+            self._try_autos(call, mutation)
         return EXECUTED
+
+    def _try_autos(self, call: Call, mutation: Mutation | None) -> None:
+        """Step 11: the automatic states are tried next, unless this was about them."""
+        if call.auto or call.quiet or (mutation is not None and mutation.quiet):
+            return
+        autos = self._planner.autos(self._clock.mask)
+        if autos is not None:
+            cause = CAUSE.get() if mutation is None else mutation.cause
+            self._queue.prepend(Mutation(autos, cause=cause))
 
     def _run_transition(self, mutation: Mutation, plan: Plan) -> Transition:
         transition = Transition(self, mutation, plan)
-        if self._tracers:
+        if self._tracers.all:
             self._tracers.tell("transition_start", transition)
-
-        def on_change(changed: Sequence[int]) -> None:
-            self._expire(changed, mutation)
-
-        transition.run(self._planner, self._clock, self._owners, on_change)
+        transition.run(self._planner, self._clock, self._owners, self._expire)
         if transition.error is not None:
             self._handler_raised(transition, *transition.error)
         for owner, coro, event in transition.started:
             self._own(owner, coro, event)
         if transition.changed:
             self._waits.changed(transition.changed)
-        if self._tracers:
+        if self._tracers.all:
             self._tracers.tell("transition_end", transition)
+        if transition.error is not None:
+            _pass_on(transition.error[1])
         return transition
 
-    def _handler_raised(self, transition: Transition, event: Event, error: Exception) -> None:
+    def _handler_raised(
+        self, transition: Transition, event: Event, error: BaseException
+    ) -> None:
         """Rule 3: the error goes first in the queue, unless it is about an error already."""
         self.err = error
+        if self._disposed:
+            return
         exception = self.index(EXCEPTION)
         if exception in transition.called:
             logger.error(
@@ -375,20 +389,20 @@ class Machine(MachineApi):
             )
             return
         call = self._planner.call(_ADD, (exception,))
-        self._queue.prepend(Mutation(call, ErrorArgs(error, event), cause=event))
+        mutation = Mutation(call, ErrorArgs(error, event), cause=event)
+        mutation.quiet = transition.auto  # rule 5
+        self._queue.prepend(mutation)
 
-    def _expire(self, changed: Iterable[int], mutation: Mutation | None) -> None:
+    def _expire(self, changed: Sequence[int]) -> None:
         """Step 9: contexts end, and so do the tasks of states that are active no more."""
         self._waits.expire(changed)
-        if not self._tasks:
-            return
-        maker = mutation.task if mutation is not None and mutation.task else _current_task()
-        for state in changed:
+        for state in changed if self._tasks else ():
             if state in self._tasks and not self._clock.mask >> state & 1:
+                maker = _owned_task()
                 for task in self._tasks.pop(state):
-                    if task is maker:  # rule 4
-                        self._tasks.setdefault(_MACHINE, {})[task] = None
-                    else:
+                    # Those that end stay known until they have: dispose waits for them.
+                    self._tasks.setdefault(_MACHINE, {})[task] = None
+                    if task is not maker:  # rule 4
                         task.cancel()
 
     # -- tasks -----------------------------------------------------------------------------
@@ -403,23 +417,32 @@ class Machine(MachineApi):
             coro: what to run.
 
         Raises:
-            MachineError: the state is not active, or the machine is disposed.
+            StateUnknownError: there is no such state.
+            MachineError: the state is not active.
+            MachineDisposedError: the machine is disposed.
         """
-        owner = _MACHINE if state is None else self.index(state)
-        if self._disposed or (owner >= 0 and not self._clock.mask >> owner & 1):
+        try:
+            owner = _MACHINE if state is None else self.index(state)
+            if self._disposed:
+                raise self._disposed_error()
+            if owner != _MACHINE and not self._clock.mask >> owner & 1:
+                raise MachineError(f"{state} of machine {self.id} is not active: it owns no task.")
+            return self._start_task(owner, coro, CAUSE.get())
+        except BaseException:
             coro.close()
-            why = "is disposed" if self._disposed else f"has no active {state}"
-            raise MachineError(f"Machine {self.id} {why}, so no task can belong to it.")
-        return self._start_task(owner, coro, CAUSE.get())
+            raise
 
     def _own(self, owner: int, coro: Coroutine[Any, Any, Any], event: Event) -> None:
+        """Makes a task of what an async handler returned."""
+        if self._disposed:
+            coro.close()
+            return
         try:
             self._start_task(owner, coro, event)
         except RuntimeError:  # no running loop
             coro.close()
-            self.add_err(
-                MachineError(f"Handler {event.name} is async, which needs a running loop.")
-            )
+            why = MachineError(f"Handler {event.name} is async, which needs a running loop.")
+            self._add_error((EXCEPTION,), why, None, event)
 
     def _start_task(
         self, owner: int, coro: Coroutine[Any, Any, Any], cause: Event | None
@@ -428,67 +451,89 @@ class Machine(MachineApi):
         context = copy_context()
         context.run(CAUSE.set, cause)
         task = loop.create_task(coro, context=context)
+        context.run(_OWNED.set, task)
         self._tasks.setdefault(owner, {})[task] = None
-        task.add_done_callback(self._task_done)
+        task.add_done_callback(self._task_done, context=context)
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        for owner, tasks in [*self._tasks.items()]:
-            tasks.pop(task, None)
-            if not tasks:
-                del self._tasks[owner]
-        if task.cancelled() or task.exception() is None:
-            return
-        if self._disposed:
-            logger.error(
-                "A task of machine %s failed after its end.", self.id, exc_info=task.exception()
-            )
+        """Forgets a task; what it raised becomes an Exception, with its handler as the cause."""
+        for owner, tasks in self._tasks.items():
+            if tasks.pop(task, self) is None:
+                if not tasks:
+                    del self._tasks[owner]
+                break
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._disposed:
+            logger.error("A task of machine %s failed after its end.", self.id, exc_info=error)
         else:
-            self.add_err(task.exception())
+            self._add_error((EXCEPTION,), error, None, CAUSE.get())
 
     # -- the end ---------------------------------------------------------------------------
 
     async def dispose(self, *, drain: float = 1.0) -> None:
         """Ends the machine: mutations are refused, waits fail, tasks are cancelled.
 
-        Reads keep the last values. Calling it again changes nothing.
+        Reads keep the last values. Returns when all tasks have ended, but for the one that
+        calls it; so does another call.
 
         Args:
-            drain: seconds that tasks owned by the machine itself may go on.
+            drain: seconds that tasks owned by the machine itself may go on; 1 by default.
         """
-        tasks = self._dispose_now()
-        current = _current_task()
-        own = [t for t in self._tasks.get(_MACHINE, {}) if t is not current]
-        if own:
-            await asyncio.wait(own, timeout=drain)
-        tasks += [t for t in own if not t.done()]
-        for task in tasks:
-            task.cancel()
-        left = [t for t in tasks if t is not current]
+        self._dispose_now()
+        try:
+            draining = self._tasks_left()
+            if draining:
+                await asyncio.wait(draining, timeout=drain)
+        finally:
+            left = self._tasks_left()
+            for task in left:
+                task.cancel()
         if left:
             await asyncio.wait(left)
 
-    def _dispose_now(self) -> list[asyncio.Task[Any]]:
-        """The part that does not wait; returns the tasks that states owned."""
+    def _dispose_now(self) -> None:
+        """The part that does not wait."""
         if self._disposed:
-            return []
+            return
         self._disposed = True
         for mutation in self._queue.drain():
             if mutation.result is not None:
                 mutation.result.settle(CANCELED)
-        self._waits.close(MachineDisposedError(f"Machine {self.id} was disposed."))
+        self._waits.close(self._disposed_error())
         self._tracers.tell("disposed", self)
-        current = _current_task()
-        return [
-            task
-            for owner, tasks in self._tasks.items()
-            for task in tasks
-            if owner != _MACHINE and task is not current
-        ]
+        calling = _owned_task()
+        for owner, tasks in self._tasks.items():
+            for task in tasks if owner != _MACHINE else ():
+                if task is not calling:
+                    task.cancel()
+
+    def _tasks_left(self) -> list[asyncio.Task[Any]]:
+        calling = _owned_task()
+        return [task for tasks in self._tasks.values() for task in tasks if task is not calling]
+
+    def _disposed_error(self) -> MachineDisposedError:
+        return MachineDisposedError(f"Machine {self.id} was disposed.")
 
 
-def _current_task() -> asyncio.Task[Any] | None:
+def _owned_task() -> asyncio.Task[Any] | None:
+    """The owned task that acts now, itself or through a task that it started.
+
+    Callbacks of transports and timers act for no task, even where they inherited its context.
+    """
     try:
-        return asyncio.current_task()
+        return _OWNED.get() if asyncio.current_task() is not None else None
     except RuntimeError:  # no running loop
         return None
+
+
+def _pass_on(error: BaseException) -> None:
+    """Lets out what ends the whole program; all else has become an Exception (rule 3)."""
+    if not isinstance(error, (Exception, asyncio.CancelledError)):
+        raise error
+
+
+def _traceback_of(error: BaseException) -> str:
+    import traceback  # late: only errors need it
+
+    return "".join(traceback.format_exception(error)) if error.__traceback__ else ""

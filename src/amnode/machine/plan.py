@@ -6,34 +6,37 @@ once for all configurations that cannot be told apart by it, as in a lazily buil
     Call   a type and the states called, with `mask`: the states that can influence the outcome
     Plan   the outcome for one value of `active & mask`: what changes, and which handlers run
 
-The order of the active states is exact but seldom matters. It enters the key (`Plan.steps_for`)
-only where two handlers of one kind run in the same transition, or where relations decide the
-order; and then only the order of the states that the plan looks at.
+The order of the active states is exact but seldom matters. It enters the key (`Planner.steps`)
+only where two handlers of one kind run in the same transition, and then only the order of the
+states that the plan looks at and that `require` does not put in a fixed place.
 
 The mask of a call is what `Relations.influence` says, and the states of all bound pair
 handlers (`XY` and `XX` run while their states merely stay active).
 
 Planners are shared by all machines that have the same schema and the same kinds of handlers:
-a plan refers to a handler as *function n of binding k*. They live on their schema, so nothing
-outlives it. Each cache is bounded: full, it starts anew.
+a plan refers to a handler as *a function, of binding k*. They live on their schema, so nothing
+outlives it. What a planner remembers is bounded: full, it starts anew.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from amnode.machine.binding import Handler, HandlerTable
 from amnode.machine.clock import Clock
 from amnode.machine.queue import MutationType
-from amnode.machine.resolve import Relations, Resolution, bits
+from amnode.machine.resolve import Relations, Resolution, bits, relations_of
 from amnode.machine.schema import Schema
 
-#: Plans kept for one call, orders kept for one plan, and calls kept by one planner.
+#: Calls, plans and orders that one planner remembers, together.
 CACHE_LIMIT = 4096
+
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Bound(NamedTuple):
@@ -42,7 +45,6 @@ class Bound(NamedTuple):
     binding: int
     function: Handler
     is_method: bool
-    is_async: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +135,23 @@ class Plan:
         flips: states whose tick moves by one; `flip_mask` the same as a mask.
         bumps: called active Multi states, whose tick moves by two.
         ends: those of `flips` that are deactivated.
-        front: what goes to the front of the machine order, first one first.
+        front: what goes to the front of the machine order, last one first. Like `back`, it
+            lacks the states that have a fixed place.
         back: what goes to its end.
-        rearranged: the new order has to be computed from all active states.
+        rearranged: an `after` relates two targets, so the whole order is computed.
         changed: all states whose tick moves.
         steps: the handlers, or None where their order depends on the machine order:
-            then `by_order` has them, by the order of the relevant active states.
+            then `by_order` has them, by the order of the active states in `unordered`.
         relevant: the mask of the states that it looks at.
+        unordered: those of them that are active and have no fixed place.
         plain: no handler runs at all.
     """
 
     __slots__ = (
-        "by_order",
         "accepted",
         "back",
         "bumps",
+        "by_order",
         "changed",
         "ends",
         "flip_mask",
@@ -158,11 +162,18 @@ class Plan:
         "relevant",
         "steps",
         "targets",
+        "unordered",
     )
 
     def __init__(
-        self, resolution: Resolution, steps: Steps, active: int, relevant: int, *, sorts: bool
+        self,
+        resolution: Resolution,
+        steps: Steps,
+        active: int,
+        relevant: int,
+        relations: Relations,
     ) -> None:
+        ranked = relations.ranked_mask
         self.accepted = resolution.accepted
         self.targets = bits(resolution.targets)
         begun = tuple(i for i in steps.activated if not active >> i & 1)
@@ -171,12 +182,14 @@ class Plan:
         self.flip_mask = bits(self.flips)
         self.bumps = tuple(i for i in steps.activated if active >> i & 1)
         self.changed = (*self.flips, *self.bumps)
-        self.front = resolution.front
-        self.back = resolution.back
-        self.rearranged = sorts or bool(resolution.back)
+        self.front = tuple(i for i in reversed(resolution.front) if not ranked >> i & 1)
+        self.back = tuple(i for i in resolution.back if not ranked >> i & 1)
+        self.rearranged = relations.interferes(self.targets)
         self.plain = not steps.negotiation and not steps.finals
         self.relevant = relevant
-        self.steps: Steps | None = None if _order_matters(steps) else steps
+        self.unordered = active & relevant & ~ranked
+        depends = self.unordered.bit_count() > 1 and _order_matters(steps)
+        self.steps: Steps | None = None if depends else steps
         self.by_order: dict[tuple[int, ...], Steps] = {}
 
     def apply(self, clock: Clock, relations: Relations) -> None:
@@ -187,16 +200,16 @@ class Plan:
         for state in self.bumps:
             ticks[state] += 2
         clock.mask ^= self.flip_mask
+        clock.arranged = None
         for state in self.ends:
-            del order[state]
-        if not self.rearranged:
-            for state in reversed(self.front):
-                order.pop(state, None)
-                order[state] = None
-            return
-        moved = bits(self.front) | bits(self.back)
-        middle = (i for i in reversed(order) if not moved >> i & 1)
-        clock.arrange(relations.arrange([*self.front, *middle, *self.back]))
+            order.pop(state, None)
+        for state in self.front:
+            order.pop(state, None)
+            order[state] = None
+        if self.back:
+            clock.put_last(self.back)
+        if self.rearranged:
+            clock.arrange(relations.arrange([*clock.active()]))
 
 
 class Planner:
@@ -212,8 +225,9 @@ class Planner:
         self, schema: Schema, tables: tuple[HandlerTable, ...], *, cached: bool = True
     ) -> None:
         self.schema = schema
-        self.relations = _relations_of(schema)
+        self.relations = relations_of(schema)
         self._cached = cached
+        self._kept = 0
         self._handlers = _by_name(tables)
         self._pair_mask = bits(i for table in tables for pair in table.pairs for i in pair)
         self._pairs = bits(a for table in tables for a, b in table.pairs if a != b)
@@ -242,37 +256,31 @@ class Planner:
                 quiet=type_ is MutationType.ADD and called in self._quiet_calls,
                 auto=auto,
             )
-            if len(self._calls) >= CACHE_LIMIT:
-                self._calls.clear()
-            self._calls[key] = found
+            self._remember(self._calls, key, found)
         return found
 
     def plan(self, call: Call, clock: Clock) -> Plan:
         """The plan of a call in this configuration, remembered or made now."""
         key = clock.mask & call.mask
         plan = call.plans.get(key)
-        if plan is None or not self._cached:
+        if plan is None:
             plan = self._make(call, clock)
-            if len(call.plans) >= CACHE_LIMIT:
-                call.plans.clear()
-            call.plans[key] = plan
+            if self._cached:
+                self._remember(call.plans, key, plan)
         return plan
 
     def steps(self, call: Call, plan: Plan, clock: Clock) -> Steps:
         """The handlers of a plan, in the order that this machine order asks for."""
         if plan.steps is not None:
             return plan.steps
-        relevant = plan.relevant
-        key = tuple(i for i in clock.active() if relevant >> i & 1)
-        by_order = plan.by_order
-        steps = by_order.get(key)
-        if steps is None or not self._cached:
+        unordered = plan.unordered
+        key = tuple(i for i in clock.order if unordered >> i & 1)
+        steps = plan.by_order.get(key)
+        if steps is None:
             active = tuple(clock.active())
             resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
             steps = self._steps(call, resolution, active)
-            if len(by_order) >= CACHE_LIMIT:
-                by_order.clear()
-            by_order[key] = steps
+            self._remember(plan.by_order, key, steps)
         return steps
 
     def autos(self, active_mask: int) -> Call | None:
@@ -283,12 +291,18 @@ class Planner:
         key = active_mask & relations.auto_influence
         if key not in self._autos:
             states = relations.autos(active_mask)
-            if len(self._autos) >= CACHE_LIMIT:
-                self._autos.clear()
-            self._autos[key] = (
-                self.call(MutationType.ADD, states, auto=True) if states else None
-            )
+            call = self.call(MutationType.ADD, states, auto=True) if states else None
+            self._remember(self._autos, key, call)
         return self._autos[key]
+
+    def _remember(self, memory: dict[K, V], key: K, value: V) -> None:
+        """Puts something into one of the memories, and empties all of them when they are full."""
+        if self._kept >= CACHE_LIMIT:
+            self._kept = 0
+            for forgotten in (self._calls, self._autos, *self.single.values()):
+                forgotten.clear()
+        self._kept += 1
+        memory[key] = value
 
     # -- making a plan -------------------------------------------------------------------
 
@@ -296,12 +310,7 @@ class Planner:
         active = tuple(clock.active())
         resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
         steps = self._steps(call, resolution, active)
-        relations = self.relations
-        moved = bits(resolution.front) | bits(resolution.back)
-        sorts = bool(moved & relations.ranked_mask) or bool(
-            (clock.mask | moved) & relations.after_mask
-        )
-        return Plan(resolution, steps, clock.mask, call.mask, sorts=sorts)
+        return Plan(resolution, steps, clock.mask, call.mask, self.relations)
 
     def _steps(self, call: Call, resolution: Resolution, active: Sequence[int]) -> Steps:
         targets, active_mask = resolution.targets, bits(active)
@@ -362,24 +371,14 @@ def planner_for(
     """
     if not cached or not all(table.methods for table in tables):
         return Planner(schema, tables, cached=cached)
-    found: Planner | None = schema.compiled.get(tables)
-    if found is None:
-        found = schema.compiled[tables] = Planner(schema, tables)
-    return found
-
-
-def _relations_of(schema: Schema) -> Relations:
-    found: Relations | None = schema.compiled.get(Relations)
-    if found is None:
-        found = schema.compiled[Relations] = Relations(schema)
-    return found
+    return schema.compile(tables, lambda: Planner(schema, tables))
 
 
 def _by_name(tables: tuple[HandlerTable, ...]) -> dict[str, tuple[Bound, ...]]:
     found: dict[str, tuple[Bound, ...]] = {}
     for k, table in enumerate(tables):
         for name, function in table.functions.items():
-            bound = Bound(k, function, table.methods, inspect.iscoroutinefunction(function))
+            bound = Bound(k, function, table.methods)
             found[name] = (*found.get(name, ()), bound)
     return found
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MutationType(IntEnum):
-    """What a mutation asks for. A toggle is decided when it is called, so only its result runs."""
+    """What a mutation asks for. A toggle is decided when called: what runs is its result."""
 
     ADD = 0
     REMOVE = 1
@@ -110,11 +110,11 @@ class Mutation:
         origin: who asked from outside, where somebody did; opaque to the kernel.
         cause: the event whose handler made this mutation, or None.
         prepended: put in front of the queue; does not count in its tick.
+        quiet: no automatic states are tried after it.
         result: set when it is queued.
-        task: the owned task that made it, which it must not cancel.
     """
 
-    __slots__ = ("args", "call", "cause", "origin", "prepended", "result", "task")
+    __slots__ = ("args", "call", "cause", "origin", "prepended", "quiet", "result")
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class Mutation:
         self.origin = origin
         self.cause = cause
         self.prepended = False
+        self.quiet = call.auto or call.quiet
         self.result: Queued | None = None
-        self.task: asyncio.Task[Any] | None = None
 
     @property
     def type(self) -> MutationType:
@@ -146,27 +146,33 @@ class Mutation:
 
 
 class MutationQueue:
-    """The mutations that wait, in order, with the queue's own tick."""
+    """The mutations that wait, in order, with the queue's own tick.
 
-    __slots__ = ("_appended", "_mergeable", "_pending", "limit", "tick")
+    Attributes:
+        limit: how many may wait (rule 3).
+        tick: see rule 1.
+        pending: those that wait; for reading only.
+    """
+
+    __slots__ = ("_appended", "_mergeable", "limit", "pending", "tick")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.tick = 1
-        self._pending: deque[Mutation] = deque()
+        self.pending: deque[Mutation] = deque()
         self._appended = 0
         self._mergeable: dict[tuple[MutationType, int], int] = {}
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.pending)
 
     def __iter__(self) -> Iterator[Mutation]:
-        return iter(self._pending)
+        return iter(self.pending)
 
     @property
     def full(self) -> bool:
         """Whether another mutation would be refused (rule 3)."""
-        return len(self._pending) >= self.limit
+        return len(self.pending) >= self.limit
 
     def has_equal(self, call: Call) -> bool:
         """Whether a mutation like this one, without arguments, is pending (rule 2)."""
@@ -174,11 +180,11 @@ class MutationQueue:
 
     def is_called(self, type_: MutationType, state: int) -> bool:
         """Whether a pending mutation of this type calls `state`."""
-        return any(m.type is type_ and state in m.called for m in self._pending)
+        return any(m.type is type_ and state in m.called for m in self.pending)
 
     def append(self, mutation: Mutation) -> int:
         """Puts a mutation last; returns the queue tick at which it will run."""
-        self._pending.append(mutation)
+        self.pending.append(mutation)
         self._appended += 1
         self._count(mutation, 1)
         return self.tick + self._appended
@@ -186,12 +192,12 @@ class MutationQueue:
     def prepend(self, mutation: Mutation) -> None:
         """Puts a mutation first; it will not count in the tick (rule 1)."""
         mutation.prepended = True
-        self._pending.appendleft(mutation)
+        self.pending.appendleft(mutation)
         self._count(mutation, 1)
 
     def take(self) -> Mutation:
         """Takes the first one off, and counts it (rule 1)."""
-        mutation = self._pending.popleft()
+        mutation = self.pending.popleft()
         self._count(mutation, -1)
         if not mutation.prepended:
             self._appended -= 1
@@ -200,8 +206,8 @@ class MutationQueue:
 
     def drain(self) -> list[Mutation]:
         """Takes all of them off without running them; the tick stays."""
-        left = list(self._pending)
-        self._pending.clear()
+        left = list(self.pending)
+        self.pending.clear()
         self._mergeable.clear()
         self._appended = 0
         return left

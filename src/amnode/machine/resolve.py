@@ -12,8 +12,8 @@ Two invariants hold before and after every transition, and the steps rely on the
 Because of them an outcome depends on few of the active states: `Relations.influence` says on
 which, for a mutation. Take `add A`: only what A may bring (`add`), what that may end (`remove`,
 and whatever requires what ends), what it needs (`require`) and what may keep it out (the
-states that remove it) can matter. The order of the other active states never matters for *which* states are
-targets: they cannot remove each other (1), and being active they add nothing.
+states that remove it) can matter. The order of the other active states never matters for
+*which* states are targets: they cannot remove each other (1), and being active they add nothing.
 """
 
 from __future__ import annotations
@@ -57,12 +57,13 @@ class Relations:
         self.multi_mask = bits(i for i, row in enumerate(rows) if row.multi)
         self.auto_mask = bits(i for i, row in enumerate(rows) if row.auto)
         self._rank = self._topology()
+        #: The two states of each `after`, as a mask.
+        self._after_pairs = [1 << i | 1 << j for i, row in enumerate(self._after) for j in row]
         #: States that take part in an `after`, on either side.
-        self.after_mask = bits(
-            i for state, row in enumerate(self._after) if row for i in (state, *row)
-        )
-        #: States that `require` puts in a fixed order.
-        self.ranked_mask = bits(i for i, rank in enumerate(self._rank) if rank)
+        self.after_mask = bits(i for pair in self._after_pairs for i in each(pair))
+        #: States that `require` puts in a fixed place, behind all others, in this order.
+        self.ranked = tuple(sorted((i for i in range(self.size) if self._rank[i]), key=self._rank.__getitem__))
+        self.ranked_mask = bits(self.ranked)
         #: What decides which automatic states are tried.
         self.auto_influence = self.auto_mask | bits(
             i for i, removed in enumerate(self._remove_mask) if removed & self.auto_mask
@@ -197,6 +198,10 @@ class Relations:
         removed = self._removed_by(active_mask)
         return tuple(each(self.auto_mask & ~active_mask & ~removed))
 
+    def interferes(self, states_mask: int) -> bool:
+        """Whether an `after` relates two of these states, and so may order them anew."""
+        return any(pair & states_mask == pair for pair in self._after_pairs)
+
     def requirers(self, states_mask: int, active_mask: int) -> int:
         """The active states that cannot stay without `states_mask` (invariant 2)."""
         return self._with_requirers(states_mask) & active_mask & ~states_mask
@@ -275,6 +280,11 @@ def each(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
+
+
+def relations_of(schema: Schema) -> Relations:
+    """The relations of a schema, which all its machines share."""
+    return schema.compile(Relations, lambda: Relations(schema))
 
 
 def _accepted(type_: MutationType, called: Sequence[int], reached: int, *, auto: bool) -> bool:

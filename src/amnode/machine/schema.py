@@ -26,14 +26,15 @@ Invariants of a parsed schema:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeAlias, overload
+from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 from amnode.errors import SchemaError, StateUnknownError
 
 EXCEPTION = "Exception"
+
+T = TypeVar("T")
 
 Names: TypeAlias = "Iterable[str | State]"
 
@@ -98,14 +99,13 @@ class Schema(Mapping[str, Relations]):
         SchemaError: the states contradict each other, or name one that does not exist.
     """
 
-    __slots__ = ("_index", "_states", "compiled", "names")
+    __slots__ = ("_compiled", "_index", "_states", "names")
 
     def __init__(self, states: Mapping[str, State], order: Sequence[str] = ()) -> None:
         self._states = _parse(states, order)
         self.names: tuple[str, ...] = tuple(self._states)
         self._index = {name: i for i, name in enumerate(self.names)}
-        #: What machines of this schema have compiled from it, by what it was compiled for.
-        self.compiled: dict[object, Any] = {}
+        self._compiled: dict[object, Any] = {}
 
     @property
     def version(self) -> int:
@@ -141,6 +141,19 @@ class Schema(Mapping[str, Relations]):
     def extend(self, states: Mapping[str, State], order: Sequence[str] = ()) -> Schema:
         """A schema with `states` added; one of the same name is replaced, in its old place."""
         return Schema({**self.to_states(), **states}, order)
+
+    def compile(self, key: object, make: Callable[[], T]) -> T:
+        """What was made of this schema for `key`, or is made now; all its machines share it.
+
+        Past 256 keys it starts anew, since classes of handlers may come and go.
+        """
+        found: T | None = self._compiled.get(key)
+        if found is None:
+            found = make()
+            if len(self._compiled) >= 256:
+                self._compiled.clear()
+            self._compiled[key] = found
+        return found
 
     def to_states(self) -> dict[str, State]:
         """The schema as the mapping that makes it again."""
@@ -187,6 +200,8 @@ def unknown_state(name: object, names: Sequence[str]) -> StateUnknownError:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A clause with the nearest of `names`, or an empty text."""
+    import difflib  # late: only errors need it
+
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

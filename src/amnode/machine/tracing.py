@@ -21,27 +21,25 @@ logger = logging.getLogger("amnode.machine")
 class Tracers:
     """The observers of one machine, in the order in which they came."""
 
-    __slots__ = ("_machine", "_tracers")
+    __slots__ = ("_machine", "all")
 
     def __init__(self, machine: MachineApi) -> None:
         self._machine = machine
-        self._tracers: tuple[Any, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self._tracers)
+        #: A tuple, so that observers may come and go while they are told something.
+        self.all: tuple[Any, ...] = ()
 
     def add(self, tracer: object) -> None:
         """Adds an observer; adding it twice changes nothing."""
-        if tracer not in self._tracers:
-            self._tracers = (*self._tracers, tracer)
+        if not any(known is tracer for known in self.all):
+            self.all = (*self.all, tracer)
 
     def remove(self, tracer: object) -> None:
         """Removes an observer, if it is there."""
-        self._tracers = tuple(t for t in self._tracers if t is not tracer)
+        self.all = tuple(known for known in self.all if known is not tracer)
 
     def tell(self, hook: str, subject: object) -> None:
         """Calls one hook of every observer; one that raises is dropped and reported."""
-        for tracer in self._tracers:
+        for tracer in self.all:
             method = getattr(tracer, hook, None)
             if method is None:
                 continue

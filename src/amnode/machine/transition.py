@@ -16,10 +16,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from amnode.errors import BindingError
 from amnode.machine.clock import Clock
 from amnode.machine.plan import Bound, Plan, Planner, Step, Steps
-from amnode.machine.resolve import bits, each
 from amnode.machine.queue import Mutation, MutationType
+from amnode.machine.resolve import bits, each
 
 if TYPE_CHECKING:
     from amnode.machine.machine import Machine
@@ -85,7 +86,7 @@ class Transition:
         self.plan = plan
         self.accepted = plan.accepted  # step 7
         self.changed: tuple[int, ...] = ()
-        self.error: tuple[Event, Exception] | None = None
+        self.error: tuple[Event, BaseException] | None = None
         self.started: list[tuple[int, Coroutine[Any, Any, Any], Event]] = []
 
     @property
@@ -139,8 +140,7 @@ class Transition:
         if steps.finals:
             undone = self._finish(owners, steps)
             if undone:
-                self._undo(planner, clock, undone)
-                on_change(undone)
+                on_change(self._undo(planner, clock, undone))
 
     # -- step 8 --------------------------------------------------------------------------
 
@@ -173,10 +173,14 @@ class Transition:
         event = Event(step.name, self)
         for bound in step.handlers:
             try:
-                if _call(owners, bound, event) is False:
-                    return False
-            except Exception as error:
+                answer = _call(owners, bound, event)
+                if isinstance(answer, Coroutine):
+                    answer.close()
+                    raise BindingError(f"Handler {step.name} decides, so it must not be async.")
+            except BaseException as error:
                 self.error = (event, error)
+                return False
+            if answer is False:
                 return False
         return True
 
@@ -207,17 +211,19 @@ class Transition:
             for bound in step.handlers:
                 try:
                     started = _call(owners, bound, event)
-                except Exception as error:
+                except BaseException as error:
                     self.error = (event, error)
                     self.accepted = False
                     return _not_completed(steps, step)
-                if bound.is_async:
+                if isinstance(started, Coroutine):
                     owner = step.entered if step.kind == "state" else -1
                     self.started.append((owner, started, event))
         return ()
 
-    def _undo(self, planner: Planner, clock: Clock, undone: tuple[int, ...]) -> None:
-        """Rule 2: ends what has not completed, and what cannot stay without it."""
+    def _undo(
+        self, planner: Planner, clock: Clock, undone: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Rule 2: ends what has not completed, and what cannot stay without it; returns all."""
         needing = planner.relations.requirers(bits(undone), clock.mask)
         ending = (*undone, *each(needing))
         clock.deactivate(ending)
@@ -226,6 +232,7 @@ class Transition:
             coro.close()
         self.started = kept
         self.changed = tuple(dict.fromkeys((*self.changed, *ending)))
+        return ending
 
 
 def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:

@@ -3,8 +3,8 @@
 A wait costs nothing while it isn't true. It is registered under *one* thing that is still
 missing (a state to come, a state to go, a tick to be reached), and only a transition that
 brings this very thing looks at it: if something else is missing then, the wait moves there.
-This is the watched literal of SAT solvers. Making, resolving and dropping a wait are O(1) in the number
-of waits pending.
+This is the watched literal of SAT solvers. Making, resolving and dropping a wait are O(1) in
+the number of waits pending.
 
 Cancelling a wait takes it out of the index at once, and nothing is left behind.
 """

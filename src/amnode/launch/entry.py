@@ -1,0 +1,57 @@
+"""The first lines inside a worker's process: `python -m amnode.launch.entry`.
+
+It takes what it is to do from the inherited descriptor, closes it, removes every trace of it
+from the environment, and calls the function that it was told to call.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import msgspec
+
+#: The environment variable with the number of the descriptor.
+BOOT_FD = "AM_NODE_BOOT_FD"
+
+
+class Boot(msgspec.Struct, forbid_unknown_fields=True):
+    """What a process is to do.
+
+    Attributes:
+        run: `module:attribute` of the function to call.
+        path: entries of `sys.path` that must be there.
+        payload: its one argument.
+    """
+
+    run: str
+    path: list[str]
+    payload: bytes
+
+
+def take_boot() -> Boot:
+    """Reads the boot record, once; the descriptor and the variable are gone afterwards.
+
+    Raises:
+        SystemExit: the process was not started by a launcher.
+    """
+    number = os.environ.pop(BOOT_FD, "")
+    if not number.isdecimal():
+        raise SystemExit(f"{BOOT_FD} is not set: this program is started by a supervisor.")
+    with open(int(number), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        data = file.read()
+    return msgspec.msgpack.decode(data, type=Boot)
+
+
+def main() -> int:
+    """Does what the boot record says; returns the exit code."""
+    boot = take_boot()
+    sys.path.extend(entry for entry in boot.path if entry not in sys.path)
+    module, _, attribute = boot.run.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    return int(function(boot.payload) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

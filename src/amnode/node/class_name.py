@@ -1,0 +1,72 @@
+"""How a Worker class is named to the process that is to run it: `module:qualname`.
+
+A class of a program's own `__main__` is found by running its script again under another name,
+as multiprocessing does, so that `if __name__ == "__main__":` keeps the program itself out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from amnode.errors import OptionError
+
+#: The name under which a script is run again in a worker's process.
+SCRIPT_NAME = "__amnode_main__"
+
+
+def name_of(cls: type) -> tuple[str, str]:
+    """The target and the script that `load` takes; the script is "" for a module.
+
+    Raises:
+        OptionError: another process could not import the class.
+    """
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    if "<locals>" in cls.__qualname__:
+        raise OptionError(
+            f"Worker class {target} is local to a function, so no other process can import it. "
+            "Move it to the top level of a module."
+        )
+    if cls.__module__ not in ("__main__", SCRIPT_NAME):
+        _verify(cls, sys.modules.get(cls.__module__), target)
+        return target, ""
+    main = sys.modules[cls.__module__]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != SCRIPT_NAME:  # python -m package.module
+        return f"{spec.name}:{cls.__qualname__}", ""
+    script = getattr(main, "__file__", None)
+    if script is None or not Path(script).is_file():
+        raise OptionError(
+            f"Worker class {target} was typed in, so no other process can import it. Put it in "
+            "a file."
+        )
+    return f"{SCRIPT_NAME}:{cls.__qualname__}", str(Path(script).resolve())
+
+
+def load(target: str, script: str) -> type[Any]:
+    """The class that `name_of` named, imported in this process."""
+    module_name, _, qualname = target.partition(":")
+    if script:
+        namespace = runpy.run_path(script, run_name=SCRIPT_NAME)
+        first, *rest = qualname.split(".")
+        found: Any = namespace[first]
+    else:
+        found = importlib.import_module(module_name)
+        rest = qualname.split(".")
+    for part in rest:
+        found = getattr(found, part)
+    return found
+
+
+def _verify(cls: type, module: Any, target: str) -> None:
+    found = module
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not cls:
+        raise OptionError(
+            f"Worker class {target} is not what its module has under this name. Define it at "
+            "the top level of the module and do not replace it."
+        )

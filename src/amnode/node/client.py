@@ -1,0 +1,567 @@
+"""Client: asks a supervisor for workers and talks to each of them directly.
+
+A client is connected to one supervisor at a time, the first of its list that answers. It asks
+for a worker with a request of its own id, which it repeats whenever it has a supervisor again;
+the grant has the worker's address and a secret that opens it once. From then on the supervisor
+is not involved.
+
+Rules:
+
+1. Whatever is cancelled at any await costs no worker: a request is taken back, a grant that
+   nobody wants is returned, a lease that was connected is released.
+2. A request ends in a lease, a `LeaseTimeoutError` at its deadline, a refusal, or its cancel.
+3. A call on a worker that is lost waits for the supervisor's word on why, so long as there is a
+   supervisor to give it, and no longer than `delivery_timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from amnode.errors import (
+    AmnodeError,
+    LeaseError,
+    LeaseTimeoutError,
+    OptionError,
+    RefusedError,
+    RpcError,
+    SchemaError,
+)
+from amnode.machine.machine import Machine
+from amnode.machine.pipes import Pipe, pipe
+from amnode.machine.queue import Result
+from amnode.machine.schema import Schema, States
+from amnode.machine.transition import Event
+from amnode.node.args import (
+    CrashReport,
+    Denied,
+    Grant,
+    ProvideWorkerArgs,
+    ReleasingArgs,
+    WorkerCrashed,
+    WorkerIssuesArgs,
+)
+from amnode.node.leased import LeasedWorker
+from amnode.node.names import (
+    LOG_CLIENT,
+    handshake_id,
+    super_client_id,
+    worker_client_id,
+)
+from amnode.node.policy.lease import ClientLeases
+from amnode.node.policy.options import ClientOptions
+from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+from amnode.node.transition_log import TransitionLog
+from amnode.node.worker import Worker, kind_of
+from amnode.rpc.client import RpcClient
+from amnode.rpc.protocol.handshake import schema_hash
+
+logger = logging.getLogger("amnode.node")
+
+S = ClientStates
+
+#: What of a supervisor a client follows.
+_FOLLOWED = (
+    SupervisorStates.Start,
+    SupervisorStates.Ready,
+    SupervisorStates.PoolReady,
+    SupervisorStates.WorkersAvailable,
+    SupervisorStates.ErrPool,
+    SupervisorStates.ProvideWorker,
+    SupervisorStates.WorkerIssues,
+)
+
+#: Which states of a connection show on the client, with `Super` or `Worker` before them.
+_MIRRORED = ("Disconnected", "Connecting", "Connected", "Disconnecting")
+
+#: Seconds between tries to find a supervisor: the first, and the most.
+_BACK_OFF_BASE, _BACK_OFF_CAP = 0.05, 5.0
+
+
+class Client:
+    """Asks supervisors for workers of one kind.
+
+    Args:
+        id: of the client; quotas count by it. The process adds a nonce of its own.
+        kind: the kind of worker, or a `Worker` class, which stands for kind and schema.
+        schema: of the worker, where `kind` is text.
+        addrs: of supervisors, in the order to try; makes `async with` start the client.
+        token: what the supervisors ask for.
+        opts: see `ClientOptions`.
+
+    Attributes:
+        machine: the client's states.
+        name: the id.
+        super_addr: the supervisor that it is connected to, or "".
+        rpc_super: that connection.
+        rpc_worker: the newest connection to a worker.
+        leave_super: closes the supervisor connection once a worker is connected and nothing
+            else is asked for; the lease lives on.
+        log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_CLIENT`.
+
+    Raises:
+        OptionError: an argument that cannot work.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        kind: str | type[Worker],
+        schema: Schema | type[States] | None = None,
+        *,
+        addrs: Sequence[str] = (),
+        token: bytes = b"",
+        opts: ClientOptions | None = None,
+    ) -> None:
+        if not id.isprintable() or not 0 < len(id) <= 100:
+            raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
+        if not token:
+            raise OptionError("A client needs the token of its supervisor; pass `token=`.")
+        self.opts = opts or ClientOptions()
+        self.name = id
+        self.kind, self.schema = _kind_and_schema(kind, schema)
+        self._instance = f"{id}.{secrets.token_hex(4)}"
+        self.machine = Machine(ClientStates, id=f"nc-{id}")
+        self.machine.bind(self)
+        self.super_addr = ""
+        self.rpc_super: RpcClient | None = None
+        self.rpc_worker: RpcClient | None = None
+        self.leave_super = False
+        self.log_enabled = bool(os.environ.get(LOG_CLIENT))
+        if self.log_enabled:
+            self.machine.trace(TransitionLog(logger))
+        self._addrs = tuple(addrs)
+        self._token = token
+        self._leases = ClientLeases()
+        self._requests: dict[str, asyncio.Future[Grant]] = {}
+        self._grants: dict[str, Grant] = {}
+        self._held: dict[tuple[str, int], LeasedWorker] = {}
+        self._mirrors: list[Pipe] = []
+        self._super_mirror: Pipe | None = None
+        self._wanted = asyncio.Event()
+        self._worker_rpc_id = handshake_id(worker_client_id(self._instance))
+
+    # -- from outside ------------------------------------------------------------------------
+
+    def start(self, addrs: Sequence[str] = ()) -> Result:
+        """Starts the client: it connects to the first supervisor that answers.
+
+        Args:
+            addrs: of supervisors, in the order to try; those of the constructor by default.
+        """
+        self._addrs = tuple(addrs) or self._addrs
+        return self.machine.add1(S.Start)
+
+    async def stop(self) -> None:
+        """Releases what is held and closes every connection."""
+        for worker in [*self._held.values()]:
+            await worker.release()
+        self.machine.remove1(S.Start)
+        for future in [*self._requests.values()]:
+            if not future.done():
+                future.set_exception(LeaseError("The client was stopped."))
+        await self._close_super()
+
+    async def dispose(self) -> None:
+        """Stops the client and ends its machine."""
+        await self.stop()
+        await self.machine.dispose()
+
+    async def __aenter__(self) -> Self:
+        if not self._addrs:
+            raise OptionError("Pass `addrs=` to the client, or call `start(addrs)`.")
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.dispose()
+
+    @asynccontextmanager
+    async def lease(
+        self, *, timeout: float | None = None
+    ) -> AsyncGenerator[LeasedWorker, None]:
+        """A worker for the body of an `async with`, released at its end.
+
+        Args:
+            timeout: seconds to wait for one; the option `request_wait`, 30, by default.
+
+        Raises:
+            LeaseTimeoutError: none came free in time.
+            RefusedError: the supervisor has no such kind, or another schema.
+        """
+        worker = await self.req_worker(timeout=timeout)
+        try:
+            yield worker
+        finally:
+            await worker.release()
+
+    async def req_worker(self, *, timeout: float | None = None) -> LeasedWorker:
+        """Asks for a worker and waits until it is connected; the caller releases it.
+
+        Args and errors are those of `lease`.
+        """
+        if not self.machine.is1(S.Start):
+            raise LeaseError(f"Client {self.name} is not started.")
+        wait = self.opts.request_wait if timeout is None else timeout
+        request_id = secrets.token_hex(8)
+        deadline = self._now() + wait
+        scope = asyncio.timeout(wait)
+        try:
+            async with scope:
+                return await self._acquire(request_id, deadline)
+        except TimeoutError as error:
+            if not scope.expired() or isinstance(error, AmnodeError):
+                raise
+            raise LeaseTimeoutError(self._why_none(wait)) from None
+
+    def _why_none(self, wait: float) -> str:
+        if self.rpc_super is None:
+            return (
+                f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s: "
+                f"{self.machine.err or 'none was tried'}."
+            )
+        return (
+            f"No worker of kind {self.kind} came free in {wait:g} s. Wait longer, raise the "
+            "pool's max, or the quota of a client."
+        )
+
+    # -- a request, from asking to holding ---------------------------------------------------
+
+    async def _acquire(self, request_id: str, deadline: float) -> LeasedWorker:
+        """Rule 1 is kept here: every way out gives back what was got so far."""
+        self._leases.ask(request_id, deadline)
+        self._wanted.set()
+        try:
+            while True:
+                granted = self._loop().create_future()
+                self._requests[request_id] = granted
+                self._show()
+                self._ask(request_id, deadline - self._now())
+                grant = await granted
+                worker = await self._connect(grant)
+                if worker is not None:
+                    return worker
+        except BaseException:
+            self._give_up(request_id)
+            raise
+        finally:
+            self._requests.pop(request_id, None)
+            self._show()
+
+    def _give_up(self, request_id: str) -> None:
+        """The caller is gone: takes the request back, or returns a grant that nobody took."""
+        if self._leases.cancel(request_id):
+            self._tell_super(
+                SupervisorStates.ProvideWorker,
+                ProvideWorkerArgs(request_id=request_id, cancel=True),
+            )
+            return
+        grant = self._grants.pop(request_id, None)
+        if grant is not None:
+            self._return(grant, "the request was cancelled")
+
+    async def _connect(self, grant: Grant) -> LeasedWorker | None:
+        """Connects to a granted worker; None if that failed and the request stands again."""
+        rpc = RpcClient(
+            grant.address,
+            id=self._worker_rpc_id,
+            secret=grant.secret,
+            schema=self.schema,
+            consumer=self.machine,
+            on_lost=self._worker_lost,
+        )
+        mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
+        try:
+            async with asyncio.timeout(self.opts.conn_timeout):
+                await rpc.start()
+            self._leases.connected(grant.worker_id, grant.epoch)
+            self._grants.pop(grant.request_id, None)
+            return self._hold(rpc, grant, mirror)
+        except (RpcError, SchemaError, OSError, TimeoutError) as error:
+            await rpc.stop()
+            mirror.close()
+            self._grants.pop(grant.request_id, None)
+            self.machine.add_err_state(S.ErrWorker, error)
+            left = self._leases.failed(grant.worker_id, grant.epoch, self._now())
+            self._return(grant, f"no connection: {error}", again=left is not None)
+            return None
+        except BaseException:  # cancelled: `_give_up` returns the grant
+            mirror.close()
+            await rpc.stop()
+            raise
+
+    def _hold(self, rpc: RpcClient, grant: Grant, mirror: Pipe) -> LeasedWorker:
+        for old in self._mirrors:  # the newest worker is the one that the states show
+            old.close()
+        self._mirrors = [mirror]
+        worker = LeasedWorker(rpc, grant.worker_id, grant.epoch, self._release, self._why_lost)
+        self._held[grant.worker_id, grant.epoch] = worker
+        self.rpc_worker = rpc
+        self._show()
+        self._leave_super_if_told()
+        return worker
+
+    async def _release(self, worker: LeasedWorker) -> None:
+        """Ends a lease at its worker; a worker that does not answer ends it by its grace."""
+        self._held.pop((worker.id, worker.epoch), None)
+        self._leases.ended(worker.id, worker.epoch)
+        self._show()
+        try:
+            if worker.machine.lost is None:
+                async with asyncio.timeout(self.opts.delivery_timeout):
+                    await worker.machine.request(
+                        (WorkerStates.Releasing,), ReleasingArgs(epoch=worker.epoch)
+                    )
+        except (RpcError, LeaseError, TimeoutError) as error:
+            logger.debug("Worker %s did not confirm its release: %s", worker.id, error)
+        finally:
+            await worker.rpc.stop()
+            if self.rpc_worker is worker.rpc:
+                self.rpc_worker = None
+            if not worker.report.done():
+                worker.report.set_result(None)
+
+    def _return(self, grant: Grant, reason: str, *, again: bool = False) -> None:
+        self._tell_super(
+            SupervisorStates.WorkerIssues,
+            WorkerIssuesArgs(
+                request_id=grant.request_id,
+                worker_id=grant.worker_id,
+                epoch=grant.epoch,
+                again=again,
+                reason=reason,
+            ),
+        )
+
+    # -- a worker that is lost ---------------------------------------------------------------
+
+    def _worker_lost(self, error: Exception) -> None:
+        self.machine.add_err_state(S.ErrWorker, error)
+
+    async def _why_lost(self, worker: LeasedWorker) -> CrashReport | None:
+        """Rule 3: waits for the supervisor's word, and no longer than it makes sense."""
+        if self.rpc_super is not None and not worker.report.done():
+            await asyncio.wait((worker.report,), timeout=self.opts.delivery_timeout)
+        if worker.report.done():
+            return worker.report.result()
+        return None
+
+    def _crashed(self, crashed: WorkerCrashed) -> None:
+        worker = self._held.get((crashed.worker_id, crashed.epoch))
+        if worker is not None and not worker.report.done():
+            worker.report.set_result(crashed.report)
+
+    # -- the supervisor ----------------------------------------------------------------------
+
+    def StartEnter(self, event: Event) -> bool:
+        """Needs at least one address."""
+        return bool(self._addrs)
+
+    def StartState(self, event: Event) -> None:
+        """Looks for a supervisor, and for another whenever that one is gone."""
+        self._wanted.set()
+        self.machine.spawn(S.Start, self._keep_supervisor())
+
+    def StartEnd(self, event: Event) -> None:
+        """What was asked for is not to be had any more."""
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(LeaseError(f"Client {self.name} was stopped."))
+
+    async def _keep_supervisor(self) -> None:
+        failures = 0
+        while True:
+            await self._wanted.wait()
+            lost = await self._connect_super()
+            if lost is None:
+                failures += 1
+                pause = min(_BACK_OFF_CAP, _BACK_OFF_BASE * 2**failures)
+                await asyncio.sleep(random.random() * pause)  # full jitter
+                continue
+            failures = 0
+            await lost
+
+    async def _connect_super(self) -> asyncio.Future[None] | None:
+        """Connects to the first supervisor that answers; its end is what the future is for."""
+        for address in self._addrs:
+            lost: asyncio.Future[None] = self._loop().create_future()
+            rpc = RpcClient(
+                address,
+                id=handshake_id(super_client_id(self._instance)),
+                secret=self._token,
+                schema=SupervisorStates.schema(),
+                states=_FOLLOWED,
+                consumer=self.machine,
+                on_payload=self._super_payload,
+                on_lost=partial(self._super_lost, lost),
+            )
+            mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))
+            try:
+                async with asyncio.timeout(self.opts.conn_timeout):
+                    await rpc.start()
+            except (AmnodeError, OSError, TimeoutError) as error:
+                mirror.close()
+                self.machine.add_err_state(S.ErrSupervisor, error)
+            except BaseException:
+                mirror.close()
+                raise
+            else:
+                self._super_came(rpc, address, mirror)
+                return lost
+        return None
+
+    def _super_came(self, rpc: RpcClient, address: str, mirror: Pipe) -> None:
+        self.rpc_super = rpc
+        self.super_addr = address
+        self._super_mirror = mirror
+        self.machine.remove((S.ErrSupervisor, S.Exception))
+        self._show()
+        for request_id, left in self._leases.pending(self._now()):
+            self._ask(request_id, left)
+
+    def _super_lost(self, lost: asyncio.Future[None], error: Exception) -> None:
+        self.machine.add_err_state(S.ErrSupervisor, error)
+        self._super_left()
+        if not lost.done():
+            lost.set_result(None)
+
+    def _super_left(self) -> None:
+        self.rpc_super = None
+        self.super_addr = ""
+        if self._super_mirror is not None:
+            self._super_mirror.close()
+            self._super_mirror = None
+        self._show()
+
+    async def _close_super(self) -> None:
+        rpc = self.rpc_super
+        if rpc is not None:
+            await rpc.stop()
+            self._super_left()
+
+    def _leave_super_if_told(self) -> None:
+        """Closes the supervisor connection, if that is wanted and nothing needs it."""
+        if self.leave_super and self._leases.is_holding and self._leases.may_leave:
+            self._wanted.clear()
+            if self.rpc_super is not None:
+                self.machine.spawn(S.Start, self._close_super())
+
+    def _ask(self, request_id: str, left: float) -> None:
+        args = ProvideWorkerArgs(
+            request_id=request_id,
+            kind=self.kind,
+            schema_hash=schema_hash(self.schema).hex(),
+            worker_rpc_id=self._worker_rpc_id,
+            super_rpc_id=handshake_id(super_client_id(self._instance)),
+            time_left=left,
+        )
+        self._tell_super(SupervisorStates.ProvideWorker, args)
+
+    def _tell_super(self, state: str, args: ProvideWorkerArgs | WorkerIssuesArgs) -> None:
+        """Sends a mutation, if there is a supervisor; the next one is told by `_super_came`."""
+        if self.rpc_super is not None:
+            self.rpc_super.source.add1(state, args)
+
+    def _super_payload(self, name: str, data: msgspec.Raw) -> None:
+        match name:
+            case "Grant":
+                self._granted(msgspec.msgpack.decode(data, type=Grant))
+            case "Denied":
+                self._denied(msgspec.msgpack.decode(data, type=Denied))
+            case "WorkerCrashed":
+                self._crashed(msgspec.msgpack.decode(data, type=WorkerCrashed))
+            case _:
+                logger.debug("Payload %r of the supervisor is for others.", name)
+
+    def _granted(self, grant: Grant) -> None:
+        future = self._requests.get(grant.request_id)
+        wanted = self._leases.granted(grant.request_id, grant.worker_id, grant.epoch)
+        if not wanted or future is None or future.done():
+            self._return(grant, "nobody waits for it any more")
+            return
+        self._grants[grant.request_id] = grant
+        future.set_result(grant)
+
+    def _denied(self, denied: Denied) -> None:
+        future = self._requests.get(denied.request_id)
+        if not self._leases.denied(denied.request_id) or future is None or future.done():
+            return
+        error = LeaseTimeoutError if denied.timed_out else RefusedError
+        future.set_exception(error(denied.reason))
+
+    # -- what the states show ----------------------------------------------------------------
+
+    def _show(self) -> None:
+        """Shows requests and leases as states; they are set nowhere else."""
+        machine = self.machine
+        if self._leases.is_asking and machine.is1(S.SuperReady):
+            machine.add1(S.WorkerRequested)
+        else:
+            machine.remove1(S.WorkerRequested)
+        if self._leases.is_holding:
+            machine.add1(S.WorkerReady)
+        else:
+            machine.remove1(S.WorkerReady)
+
+    def WorkerRequestedEnter(self, event: Event) -> bool:
+        """Needs a supervisor to ask."""
+        return self.rpc_super is not None
+
+    def WorkerRequestedState(self, event: Event) -> None:
+        """Added from outside, it asks for a worker; `rpc_worker` is its connection."""
+        if not self._leases.is_asking:
+            self.machine.spawn(S.Start, self.req_worker())
+
+    def ServerPayloadEnter(self, event: Event) -> bool:
+        """Has a name."""
+        return bool(event.args.name)
+
+    def ServerPayloadState(self, event: Event) -> None:
+        """A payload of a supervisor or a worker, for the author's own handlers."""
+        self.machine.remove1(S.ServerPayload)
+
+    def HealthcheckState(self, event: Event) -> None:
+        """Answered by being run."""
+        self.machine.remove1(S.Healthcheck)
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def _now(self) -> float:
+        return self._loop().time()
+
+
+def _mirrored(prefix: str) -> dict[str, str]:
+    """Which states of a connection show on the client."""
+    shown = {state: prefix + state for state in _MIRRORED}
+    if prefix == "Super":
+        shown["Ready"] = S.SuperReady
+    return shown
+
+
+def _kind_and_schema(
+    kind: str | type[Worker], schema: Schema | type[States] | None
+) -> tuple[str, Schema]:
+    if not isinstance(kind, str):
+        return kind_of(kind), kind.schema.schema()
+    if schema is None:
+        raise OptionError(
+            f"Pass the schema of kind {kind!r}, or the Worker class instead of it."
+        )
+    return kind, schema if isinstance(schema, Schema) else schema.schema()

@@ -1,0 +1,30 @@
+"""Ids and environment variables by which the actors know each other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Extra logging of one kind of actor, where the variable is not empty.
+LOG_SUPERVISOR: Final = "AM_NODE_LOG_SUPERVISOR"
+LOG_CLIENT: Final = "AM_NODE_LOG_CLIENT"
+
+
+def super_client_id(name: str) -> str:
+    """The id of a client's connection to its supervisor."""
+    return f"nc-super-{name}"
+
+
+def worker_client_id(name: str) -> str:
+    """The id of a client's connection to a worker."""
+    return f"nc-worker-{name}"
+
+
+def handshake_id(machine_id: str) -> str:
+    """The id by which a machine's RPC client shows itself in a handshake."""
+    return f"rc-{machine_id}"
+
+
+def client_name(connection_id: str) -> str:
+    """The name that quotas count by: the id without its prefix and its process's nonce."""
+    name = connection_id.removeprefix("rc-").removeprefix("nc-super-")
+    return name.rpartition(".")[0] or name

@@ -1,0 +1,103 @@
+"""What is known of a death, as a report: one cause, one line, and the worker's last lines.
+
+What the supervisor decided before the end is the cause, for the signal that ended a hung
+process was its own: hang, start timeout, refused. Otherwise the exit record says it: exit code
+or signal. A death without a record (somebody else's child) is "lost" (promise S20).
+
+The text of a worker's output comes from outside: control characters in the line that goes into
+the message are shown as escapes, and it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from amnode.errors import Cause
+from amnode.node.args import CrashReport
+
+_LONGEST_LINE = 200
+
+
+class ExitFacts(Protocol):
+    """How a process ended; the launcher's exit record is one."""
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it exited with; None where that is unknown or a signal ended it."""
+        ...
+
+    @property
+    def signal(self) -> str:
+        """The name of the signal that ended it, or an empty text."""
+        ...
+
+    @property
+    def known(self) -> bool:
+        """Whether the two above are known."""
+        ...
+
+
+def report(
+    worker_id: str,
+    facts: ExitFacts,
+    *,
+    state: str,
+    output: Sequence[str] = (),
+    decided: Cause | None = None,
+    why: str = "",
+) -> CrashReport:
+    """The report of a death.
+
+    Args:
+        worker_id: of the worker.
+        facts: how its process ended.
+        state: what the worker was doing for the pool, such as "leased".
+        output: the last lines it wrote, oldest first.
+        decided: what the supervisor ended it for, if it did.
+        why: the supervisor's reason, in words.
+    """
+    cause = decided or _cause(facts)
+    message = f"Worker {worker_id} (pid {facts.pid}) {_how(facts)} while {state}"
+    if why:
+        message += f": {why}"
+    last = last_line(output)
+    message += f"; its last line: {last}" if last else "; it wrote nothing"
+    return CrashReport(
+        cause=cause.value,
+        message=message + ".",
+        pid=facts.pid,
+        exit_code=facts.exit_code,
+        signal=facts.signal,
+        output=tuple(output),
+        state=state,
+    )
+
+
+def last_line(output: Sequence[str]) -> str:
+    """The last line that says something, safe to be shown, or an empty text."""
+    for line in reversed(output):
+        text = line.strip()
+        if text:
+            shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+            return shown if len(shown) <= _LONGEST_LINE else shown[: _LONGEST_LINE - 3] + "..."
+    return ""
+
+
+def _cause(facts: ExitFacts) -> Cause:
+    if not facts.known:
+        return Cause.LOST
+    return Cause.SIGNAL if facts.signal else Cause.EXIT_CODE
+
+
+def _how(facts: ExitFacts) -> str:
+    if not facts.known:
+        return "ended, nobody knows how,"
+    if facts.signal:
+        return f"was ended by {facts.signal}"
+    return f"exited with code {facts.exit_code}"

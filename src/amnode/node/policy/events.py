@@ -1,0 +1,366 @@
+"""What the driver tells the pool's core, and what the core asks of it: plain data.
+
+Nothing here decides. A worker is named by its machine id, a client by the id of its supervisor
+connection. `Action`s are to be done in order; none of them has a result, what comes of it is an
+event, or several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from amnode.node.args import CrashReport, WorkerInfo
+from amnode.node.policy.crash import ExitFacts
+from amnode.node.policy.waitlist import Waiter
+
+# -- events: processes ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The process of a `Spawn` runs."""
+
+    worker_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """There is no process for a `Spawn`."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process is no more, reaped. `output`: its last lines, oldest first."""
+
+    worker_id: str
+    facts: ExitFacts
+    output: tuple[str, ...] = ()
+
+
+# -- events: the connection to a worker ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CalledBack:
+    """The worker told its bootstrap where it listens for the supervisor."""
+
+    worker_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The handshake with the worker is done."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed:
+    """Nothing came of a `Connect`."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """The connection to the worker is gone; what it still had to say was told before."""
+
+    worker_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InfoReceived:
+    """The worker's own word."""
+
+    worker_id: str
+    info: WorkerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyChanged:
+    """The worker's Ready, as its replica shows it; told after Connected, too."""
+
+    worker_id: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSeen:
+    """Something went wrong with the worker that did not end it."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnswered:
+    """The worker gave a sign of life."""
+
+    worker_id: str
+    check: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckMissed:
+    """A check cannot be answered. (One that is not answered in time, the core knows of.)"""
+
+    worker_id: str
+    check: int
+
+
+# -- events: answers of a worker -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServeAnswered:
+    """The answer to `Serve`; `accepted` is None when its connection was lost before it."""
+
+    worker_id: str
+    epoch: int
+    accepted: bool | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawAnswered:
+    """The answer to `Withdraw`; False: the lease was taken, or is another by now."""
+
+    worker_id: str
+    epoch: int
+    accepted: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAnswered:
+    """The answer to `Retire`; `accepted` is None when there was none."""
+
+    worker_id: str
+    accepted: bool | None
+    reason: str = ""
+
+
+# -- events: clients -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A client asks for a worker. `name`: of the client, by which the quota counts."""
+
+    client_id: str
+    name: str
+    request_id: str
+    time_left: float
+    kind: str
+    schema_hash: str
+    worker_rpc_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A client takes a request back."""
+
+    client_id: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """A client returns a grant. `again`: its request stands, with the time that is left."""
+
+    client_id: str
+    request_id: str
+    worker_id: str
+    epoch: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """The supervisor connection of a client has ended, or is replaced by a new one."""
+
+    client_id: str
+
+
+# -- events: the supervisor itself ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """It is the time that `next_deadline` named; also the first event of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """End all workers. `grace`: for leases, else `stop_grace`; a later one may shorten it."""
+
+    grace: float | None = None
+
+
+Event: TypeAlias = (
+    Started
+    | SpawnFailed
+    | Exited
+    | CalledBack
+    | Connected
+    | ConnectFailed
+    | ConnectionLost
+    | InfoReceived
+    | ReadyChanged
+    | ErrorSeen
+    | CheckAnswered
+    | CheckMissed
+    | ServeAnswered
+    | WithdrawAnswered
+    | RetireAnswered
+    | Requested
+    | Cancelled
+    | Returned
+    | ClientGone
+    | Tick
+    | StopRequested
+)
+
+# -- actions -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a process for this worker. Ends in `Started` or `SpawnFailed`, always."""
+
+    worker_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Connect to the worker. Ends in `Connected` or `ConnectFailed`, unless it is ended."""
+
+    worker_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask for a sign of life; `fresh`: by a hello on a new connection."""
+
+    worker_id: str
+    check: int
+    attempt: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Ask the worker to serve, with a new secret. Ends in `ServeAnswered`."""
+
+    worker_id: str
+    waiter: Waiter
+    expected_tick: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take a hand-over back from the worker. Ends in `WithdrawAnswered`."""
+
+    worker_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Ask the worker to end, unless it serves. Ends in `RetireAnswered`."""
+
+    worker_id: str
+    expected_tick: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """SIGTERM to the worker's process group."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL to the worker's process group; told again while it does not end."""
+
+    worker_id: str
+    reason: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SendGrant:
+    """Tell the client: the worker is yours. The secret is that of the `Serve` of this epoch."""
+
+    client_id: str
+    request_id: str
+    worker_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendDenied:
+    """Tell the client: no worker for this request."""
+
+    client_id: str
+    request_id: str
+    reason: str
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendCrash:
+    """Tell the client, if it is connected, that the worker of its lease is dead, and why."""
+
+    client_id: str
+    worker_id: str
+    epoch: int
+    report: CrashReport
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The worker has left the roster; `report` is what its death looked like.
+
+    `failed_start`: it counts against the restart intensity.
+    """
+
+    worker_id: str
+    report: CrashReport | None
+    expected: bool
+    failed_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A requested stop is complete: there is no process left."""
+
+
+Action: TypeAlias = (
+    Spawn
+    | Connect
+    | Probe
+    | Serve
+    | Withdraw
+    | Retire
+    | Terminate
+    | Kill
+    | SendGrant
+    | SendDenied
+    | SendCrash
+    | Forget
+    | Stopped
+)

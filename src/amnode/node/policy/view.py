@@ -1,0 +1,175 @@
+"""What the pool looks like from outside: the data that its published states are made of.
+
+1. Exactly one of `normalizing` and `normalized`; at most one of `starting` and `ready`
+   (promise S19).
+2. `ready` is "at least `min` workers are ready", unless the pool is stopping.
+3. `available` needs `ready`, as WorkersAvailable requires PoolReady. Requests do not: they are
+   served by whatever worker is idle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amnode.node.policy import sizing
+from amnode.node.policy.options import PoolSize
+from amnode.node.policy.restart import Restart
+from amnode.node.policy.roster import Condition, Roster
+from amnode.node.policy.waitlist import Waitlist
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many workers are in which condition, and what is asked of them."""
+
+    starting: int
+    idle: int
+    handed_over: int
+    leased: int
+    draining: int
+    dying: int
+    ready: int
+    available: int
+    waiting: int
+    target: int
+
+    @property
+    def total(self) -> int:
+        """All workers of the roster."""
+        return (
+            self.starting
+            + self.idle
+            + self.handed_over
+            + self.leased
+            + self.draining
+            + self.dying
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The pool at one moment.
+
+    Attributes:
+        pool_starting: it has not been ready since its start (PoolStarting).
+        pool_ready: at least the minimum is ready (PoolReady).
+        workers_available: a worker is idle (WorkersAvailable).
+        normalizing: workers are missing or still starting (NormalizingPool).
+        normalized: none is (PoolNormalized).
+        stopping: a stop was asked for.
+        stopped: it is complete.
+        counts: the numbers.
+        broken: why starts are held back (ErrPool), or "".
+        why_not_growing: one line on what keeps workers missing, or "".
+    """
+
+    pool_starting: bool
+    pool_ready: bool
+    workers_available: bool
+    normalizing: bool
+    normalized: bool
+    stopping: bool
+    stopped: bool
+    counts: Counts
+    broken: str
+    why_not_growing: str
+
+    def check(self) -> None:
+        """Raise AssertionError unless S19 holds."""
+        assert self.normalizing != self.normalized, "Neither or both of a group (S19)."
+        assert not (self.pool_starting and self.pool_ready), "Both of a group (S19)."
+        assert self.pool_ready or not self.workers_available, "A require is not met (S19)."
+        assert self.counts.available <= self.counts.idle, "More available than idle (S19)."
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What there is to be seen; `target` is the size that the pool should have."""
+
+    roster: Roster
+    waitlist: Waitlist
+    restart: Restart
+    size: PoolSize
+    target: int
+    was_ready: bool
+    stopping: bool
+    stopped: bool
+    pause_until: float | None
+    spawn_error: str
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether fewer workers have started than there should be."""
+        started = self.roster.live - self.roster.count(Condition.STARTING)
+        return not self.stopping and started < self.target
+
+    @property
+    def is_ready(self) -> bool:
+        """Invariant 2."""
+        return not self.stopping and sizing.is_ready(self.size, self.roster.ready)
+
+
+def look(pool: Pool, now: float) -> PoolView:
+    """The view of a pool; a function of its data and nothing else."""
+    return PoolView(
+        pool_starting=not (pool.was_ready or pool.stopping),
+        pool_ready=pool.is_ready,
+        workers_available=pool.is_ready and pool.roster.available > 0,
+        normalizing=pool.is_missing,
+        normalized=not pool.is_missing,
+        stopping=pool.stopping,
+        stopped=pool.stopped,
+        counts=_count(pool),
+        broken=pool.restart.reason,
+        why_not_growing=_why_not_growing(pool, now),
+    )
+
+
+def _count(pool: Pool) -> Counts:
+    count = pool.roster.count
+    return Counts(
+        starting=count(Condition.STARTING),
+        idle=count(Condition.IDLE),
+        handed_over=count(Condition.HANDED_OVER),
+        leased=count(Condition.LEASED),
+        draining=count(Condition.DRAINING),
+        dying=count(Condition.DYING),
+        ready=pool.roster.ready,
+        available=pool.roster.available,
+        waiting=len(pool.waitlist),
+        target=pool.target,
+    )
+
+
+def _why_not_growing(pool: Pool, now: float) -> str:
+    if pool.stopping:
+        return "the pool is stopping"
+    if pool.is_missing:
+        return _why_missing(pool, now)
+    if pool.waitlist.eligible:
+        return _at_most(pool)
+    if len(pool.waitlist):
+        return f"who waits has {pool.size.max_per_client} workers already, as many as one may"
+    return ""
+
+
+def _why_missing(pool: Pool, now: float) -> str:
+    at = pool.restart.next_start(now)
+    if pool.restart.is_open:
+        if at is None:
+            return f"one start is being tried, because {pool.restart.reason}"
+        return f"no start for {at - now:.1f} s, because {pool.restart.reason}"
+    if pool.pause_until is not None:
+        return f"no start for {pool.pause_until - now:.1f} s, because {pool.spawn_error}"
+    starting = pool.roster.count(Condition.STARTING)
+    if starting:
+        return f"{starting} workers are starting"
+    if len(pool.roster) >= pool.size.max:
+        return _at_most(pool)
+    if at is not None and at > now:
+        return f"no start for {at - now:.1f} s, as too many have failed"
+    return "no worker has been started yet"
+
+
+def _at_most(pool: Pool) -> str:
+    return f"there are {len(pool.roster)} workers, of at most {pool.size.max}"

@@ -1,0 +1,857 @@
+"""Supervisor: forks workers, keeps some warm, watches them, and leases each to one client.
+
+What should happen is decided by `policy.core`, a pure function of events and time. This file
+turns what happens into events and actions into deeds, and shows the core's data as states.
+
+    a state that is an event  ->  core.handle(event, now)  ->  actions  ->  deeds  ->  publish()
+
+Rules:
+
+1. The core is told of everything in the order in which it happened, one event at a time; what
+   an action causes waits until the action is done.
+2. The states that show the pool (PoolReady, WorkersAvailable, ...) are set in `_publish`, from
+   the core's data, and nowhere else.
+3. Each worker has one `WorkerLink`, which is closed when the core forgets the worker.
+4. One timer, at the core's next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from amnode.errors import (
+    Cause,
+    OptionError,
+    PoolError,
+    RpcError,
+    WorkerError,
+)
+from amnode.launch.command import CommandLauncher
+from amnode.launch.process import Launcher
+from amnode.machine.machine import Machine
+from amnode.machine.transition import Event
+from amnode.node.args import (
+    Denied,
+    Grant,
+    NodeRpcArgs,
+    PayloadArgs,
+    ProvideWorkerArgs,
+    ServeClientArgs,
+    Wire,
+    WorkerCrashed,
+    WorkerIssuesArgs,
+)
+from amnode.node.class_name import name_of
+from amnode.node.names import LOG_SUPERVISOR, client_name
+from amnode.node.policy import events
+from amnode.node.policy.core import PoolCore
+from amnode.node.policy.options import SupervisorOptions
+from amnode.node.policy.roster import Condition, Member
+from amnode.node.policy.view import PoolView
+from amnode.node.states import SupervisorStates
+from amnode.node.transition_log import TransitionLog
+from amnode.node.worker import Worker, kind_of
+from amnode.node.worker_link import WorkerLink
+from amnode.rpc.exposure import Exposure
+from amnode.rpc.mux import Mux
+from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.server import Origin, RpcServer
+
+logger = logging.getLogger("amnode.node")
+
+S = SupervisorStates
+
+#: How a worker's process starts.
+_COMMAND = (sys.executable, "-m", "amnode.launch.entry")
+
+#: What clients may change on a supervisor, and what its operators may.
+_PUBLIC = Exposure(
+    mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
+)
+_LOCAL = Exposure(removable={S.Start: None})
+
+
+class WorkerState(StrEnum):
+    """Which workers to list: see `Supervisor.workers`."""
+
+    INITING = "initing"
+    RPC = "rpc"
+    IDLE = "idle"
+    BUSY = "busy"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker in a listing.
+
+    Attributes:
+        id: its machine id.
+        pid: of its process; 0 before there is one.
+        condition: starting, idle, handed over, leased, draining or dying.
+        client: the name of who holds it, or "".
+        epoch: of the lease that it is in, or 0.
+        jobs_done: when it last said so, at the begin or end of a lease.
+        memory: resident bytes of its process; 0 where there is none.
+    """
+
+    id: str
+    pid: int
+    condition: str
+    client: str
+    epoch: int
+    jobs_done: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkerArgs:
+    """The event states of one worker: which, and what there is to say."""
+
+    worker_id: str
+    boot: NodeRpcArgs | None = None
+    secret: bytes = b""
+    link: WorkerLink | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ListArgs:
+    """`ListWorkers`: which, and where the reply goes."""
+
+    state: WorkerState | None
+    reply: asyncio.Future[list[WorkerRow]]
+
+
+class Supervisor:
+    """Runs the workers of one kind, and leases them to clients.
+
+    Args:
+        worker: the `Worker` class that its processes run.
+        name: of the supervisor; made from the kind and the process id by default.
+        token: what clients must prove to have; 32 fresh random bytes by default.
+        public_addr: where clients connect; a Unix socket in a private directory by default.
+        opts: see `SupervisorOptions`; its `size` is the pool's.
+        launcher: how processes come to be; by command, by default.
+
+    Attributes:
+        machine: the supervisor's states.
+        token: for the clients; whoever has it can run code here.
+        public_mux: the listener for clients; `local_rpc` the one for operators.
+        log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_SUPERVISOR`.
+
+    Raises:
+        OptionError: an argument that cannot work, such as a class that no other process can
+            import.
+    """
+
+    def __init__(
+        self,
+        worker: type[Worker],
+        *,
+        name: str = "",
+        token: bytes = b"",
+        public_addr: str = "",
+        opts: SupervisorOptions | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
+        self.opts = opts or SupervisorOptions()
+        self.worker_kind = kind_of(worker)
+        self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
+        self.token = token or secrets.token_bytes(32)
+        self.machine = Machine(S, id=f"ns-{self.name}")
+        self.machine.bind(self)
+        self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
+        if self.log_enabled:
+            self.machine.trace(TransitionLog(logger))
+        self.public_mux: Mux | None = None
+        self.local_rpc: Mux | None = None
+        self._public_addr = public_addr
+        self._target = name_of(worker)
+        self._schema = worker.schema.schema()
+        self._launcher = launcher or CommandLauncher()
+        self._nonce = secrets.token_hex(3)
+        self._core = PoolCore(
+            self.opts,
+            kind=self.worker_kind,
+            schema_hash=schema_hash(self._schema).hex(),
+            name_worker=lambda number: f"nw-{self._worker_name(number)}",
+            draw=random.random,
+        )
+        self._directory: Path | None = None
+        self._links: dict[str, WorkerLink] = {}
+        self._secrets: dict[tuple[str, int], bytes] = {}
+        self._inbox: deque[events.Event] = deque()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    def _worker_name(self, number: int) -> str:
+        return f"{self.worker_kind.lower()}-{self._nonce}-{number}"
+
+    # -- from outside ----------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """Where clients connect.
+
+        Raises:
+            OptionError: the supervisor is not started.
+        """
+        if self.public_mux is None:
+            raise OptionError(f"Supervisor {self.name} is not started; it has no address yet.")
+        return self.public_mux.address
+
+    @property
+    def public_rpcs(self) -> Mapping[str, RpcServer]:
+        """The connections of clients, by client id."""
+        return self.public_mux.servers if self.public_mux is not None else {}
+
+    async def start(self) -> None:
+        """Opens the addresses and begins to start workers; `when_ready` waits for them.
+
+        Raises:
+            RpcError: an address cannot be listened on.
+        """
+        if self.machine.is1(S.Start):
+            return
+        self._ended = asyncio.get_running_loop().create_future()
+        self._directory = Path(tempfile.mkdtemp(prefix="amnode-"))
+        self._open_muxes(self._directory)
+        assert self.public_mux is not None and self.local_rpc is not None
+        try:
+            await self.local_rpc.start()
+            await self.public_mux.start()
+        except BaseException:
+            await self._close_muxes()
+            self._remove_directory()
+            raise
+        self.machine.add1(S.Start, NodeRpcArgs(public_addr=self.public_mux.address))
+
+    async def when_ready(self) -> None:
+        """Waits until at least the minimum of workers is ready.
+
+        Raises:
+            PoolError: the pool stopped trying, because its workers fail to start; says of what.
+        """
+        ready = self.machine.when1(S.PoolReady)
+        broken = self.machine.when1(S.ErrPool)
+        try:
+            await asyncio.wait((ready, broken), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+            elif self.machine.err is not None:
+                raise self.machine.err
+        finally:
+            ready.cancel()
+            broken.cancel()
+
+    async def stop(self) -> None:
+        """Stops: no new leases, running ones get their grace, then every process is ended.
+
+        Nothing is left when this returns. If it is cancelled, the processes are killed at once.
+        """
+        if self._ended is None:
+            return
+        self.machine.remove1(S.Start)
+        try:
+            await asyncio.shield(self._ended)
+        except asyncio.CancelledError:
+            self._feed(events.StopRequested(grace=0.0))
+            for link in self._links.values():
+                if link.process is not None:
+                    link.process.kill()
+            raise
+
+    async def dispose(self) -> None:
+        """Stops the supervisor and ends its machine."""
+        await self.stop()
+        await self.machine.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.dispose()
+
+    def check_pool(self) -> bool:
+        """Looks over the pool now, and says whether at least the minimum is ready."""
+        self._feed(events.Tick())
+        return self.view().pool_ready
+
+    def view(self) -> PoolView:
+        """The pool in numbers, with one line on why it is not growing, if it is not."""
+        return self._core.view(self._now())
+
+    async def workers(self, state: WorkerState | None = None) -> list[WorkerRow]:
+        """Lists workers.
+
+        Args:
+            state: *initing* has no connection yet, *rpc* has one, *idle* is unleased and has no
+                recent error, *busy* is leased, *ready* is Ready. All by default.
+        """
+        reply: asyncio.Future[list[WorkerRow]] = asyncio.get_running_loop().create_future()
+        if not self.machine.add1(S.ListWorkers, _ListArgs(state, reply)):
+            return []
+        async with asyncio.timeout(self.opts.op_timeout):
+            return await reply
+
+    # -- Start -----------------------------------------------------------------------------
+
+    def StartEnter(self, event: Event) -> bool:
+        """Needs its addresses open."""
+        return self.public_mux is not None and self.local_rpc is not None
+
+    def StartState(self, event: Event) -> None:
+        """Both servers accept already; the core begins."""
+        self.machine.add1(S.LocalRpcReady)
+        self.machine.add1(S.PublicRpcReady)
+        self._beat()
+        self._feed(events.Tick())
+
+    def StartEnd(self, event: Event) -> None:
+        """Drains the pool; when the last process is gone, everything is closed."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self._feed(events.StopRequested())
+
+    def _open_muxes(self, directory: Path) -> None:
+        self.public_mux = Mux(
+            self.machine,
+            self._public_addr or f"unix:{directory / 'public'}",
+            name=f"{self.name}-public",
+            exposure=_PUBLIC,
+            secret_of=lambda _client, _role: self.token,
+            on_connected=self._client_came,
+            on_disconnected=self._client_left,
+            replace=True,
+        )
+        self.local_rpc = Mux(
+            self.machine,
+            f"unix:{directory / 'local'}",
+            name=f"{self.name}-local",
+            exposure=_LOCAL,
+            secret_of=lambda _client, _role: self.token,
+        )
+
+    async def _close_muxes(self) -> None:
+        for mux in (self.public_mux, self.local_rpc):
+            if mux is not None:
+                await mux.stop()
+
+    async def _close(self) -> None:
+        """The pool has ended: closes what is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._close_muxes()
+        self._remove_directory()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    # -- the core --------------------------------------------------------------------------
+
+    def _feed(self, event: events.Event) -> None:
+        """Tells the core, and does what it says (rule 1)."""
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                for action in self._core.handle(self._inbox.popleft(), self._now()):
+                    self._DEEDS[type(action)](self, action)
+                self._publish()
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _arm(self) -> None:
+        """Rule 4."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._core.next_deadline()
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(at, self._feed, events.Tick())
+
+    def _publish(self) -> None:
+        """Shows the core's data as states (rule 2, promise S19)."""
+        view, machine = self.view(), self.machine
+        if not machine.is1(S.Start):
+            return
+        shown = {
+            S.PoolStarting: view.pool_starting,
+            S.PoolReady: view.pool_ready,
+            S.NormalizingPool: view.normalizing,
+            S.PoolNormalized: view.normalized,
+            S.WorkersAvailable: view.workers_available,
+        }
+        off = [name for name, on in shown.items() if not on and machine.is1(name)]
+        if off:
+            machine.remove(off)
+        for name, on in shown.items():
+            if on and machine.not1(name):
+                machine.add1(name)
+        if view.broken and machine.not1(S.ErrPool):
+            machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
+        elif not view.broken and machine.is1(S.ErrPool):
+            machine.remove((S.ErrPool, S.Exception))
+
+    def PoolReadyEnter(self, event: Event) -> bool:
+        """At least the minimum is ready."""
+        return self.view().pool_ready
+
+    def PoolReadyExit(self, event: Event) -> bool:
+        """Not while the pool is ready, unless the supervisor stops."""
+        stopping = self.machine.index(S.Start) in event.mutation.called
+        return stopping or not self.view().pool_ready
+
+    # -- deeds: the processes ----------------------------------------------------------------
+
+    def _do_spawn(self, action: events.Spawn) -> None:
+        self.machine.add1(S.ForkWorker, _WorkerArgs(action.worker_id))
+
+    def ForkWorkerEnter(self, event: Event) -> bool:
+        """Asked for by the core, which keeps to the maximum."""
+        return isinstance(event.args, _WorkerArgs)
+
+    def ForkWorkerState(self, event: Event) -> None:
+        """Opens the bootstrap of a new worker."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.ForkWorker)
+        assert self._directory is not None
+        link = WorkerLink(
+            args.worker_id,
+            args.worker_id.removeprefix("nw-"),
+            directory=self._directory,
+            supervisor_id=self.machine.id,
+            schema=self._schema,
+            opts=self.opts,
+            tell=self._heard,
+        )
+        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
+        self.machine.spawn(None, self._bootstrap(link))
+
+    async def _bootstrap(self, link: WorkerLink) -> None:
+        try:
+            secret = await link.open_bootstrap(
+                lambda call: self._called_back(link.worker_id, call)
+            )
+        except RpcError as error:
+            self._feed(events.SpawnFailed(link.worker_id, str(error)))
+            return
+        args = _WorkerArgs(link.worker_id, secret=secret)
+        if not self.machine.add1(S.ForkingWorker, args):
+            self._feed(events.SpawnFailed(link.worker_id, "the supervisor is stopping"))
+
+    def ForkingWorkerEnter(self, event: Event) -> bool:
+        """Needs a bootstrap with an address."""
+        args = event.args
+        link = self._links.get(args.worker_id) if isinstance(args, _WorkerArgs) else None
+        return link is not None and link.bootstrap is not None
+
+    def ForkingWorkerState(self, event: Event) -> None:
+        """Starts the process."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.ForkingWorker)
+        link = self._links[args.worker_id]
+        path = [str(Path(entry or ".").resolve()) for entry in sys.path]
+        self.machine.spawn(
+            None,
+            link.launch(
+                self._launcher, _COMMAND, path, self._target, self.worker_kind, args.secret
+            ),
+        )
+
+    def SetWorkerEnter(self, event: Event) -> bool:
+        """Names a worker."""
+        return isinstance(event.args, _WorkerArgs)
+
+    def SetWorkerState(self, event: Event) -> None:
+        """Keeps the link of a worker, or without one, closes and forgets it (rule 3)."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.SetWorker)
+        if args.link is not None:
+            self._links[args.worker_id] = args.link
+            return
+        link = self._links.pop(args.worker_id, None)
+        if link is not None:
+            self.machine.spawn(None, link.close())
+
+    def _called_back(self, worker_id: str, call: NodeRpcArgs) -> None:
+        self.machine.add1(S.WorkerConnected, _WorkerArgs(worker_id, boot=call))
+
+    def WorkerConnectedEnter(self, event: Event) -> bool:
+        """Says where the worker listens."""
+        args = event.args
+        return (
+            isinstance(args, _WorkerArgs)
+            and args.boot is not None
+            and bool(args.boot.local_addr)
+        )
+
+    def WorkerConnectedState(self, event: Event) -> None:
+        """The worker called its bootstrap."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.WorkerConnected)
+        link = self._links.get(args.worker_id)
+        if link is not None and args.boot is not None:
+            link.public_addr = args.boot.public_addr
+            self._feed(events.CalledBack(args.worker_id, args.boot.local_addr))
+
+    def _do_connect(self, action: events.Connect) -> None:
+        link = self._links.get(action.worker_id)
+        if link is not None:
+            self.machine.spawn(None, link.connect(action.address))
+
+    def WorkerForkedEnter(self, event: Event) -> bool:
+        """Names a worker that is connected."""
+        args = event.args
+        return isinstance(args, _WorkerArgs) and args.worker_id in self._links
+
+    def WorkerForkedState(self, event: Event) -> None:
+        """The supervisor is connected to the worker."""
+        self.machine.remove1(S.WorkerForked)
+
+    def WorkerReadyState(self, event: Event) -> None:
+        """A worker became ready."""
+        self.machine.remove1(S.WorkerReady)
+
+    def WorkerGoneState(self, event: Event) -> None:
+        """A worker disconnected."""
+        self.machine.remove1(S.WorkerGone)
+
+    def _heard(self, event: events.Event) -> None:
+        """An event of a worker: shown as a state where there is one, and told to the core."""
+        match event:
+            case events.Connected(worker_id):
+                self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
+            case events.ReadyChanged(worker_id, True):
+                self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
+            case events.ConnectionLost(worker_id):
+                self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
+            case _:
+                pass
+        self._feed(event)
+
+    def _do_probe(self, action: events.Probe) -> None:
+        link = self._links.get(action.worker_id)
+        if link is not None:
+            self.machine.spawn(None, link.probe(action.check, fresh=action.fresh))
+
+    def _do_retire(self, action: events.Retire) -> None:
+        link = self._links.get(action.worker_id)
+        if link is not None:
+            logger.debug("Worker %s is to retire: %s.", action.worker_id, action.reason)
+            self.machine.spawn(None, link.retire(action.expected_tick))
+
+    def _do_terminate(self, action: events.Terminate) -> None:
+        link = self._links.get(action.worker_id)
+        if link is not None and link.process is not None:
+            logger.debug("SIGTERM to worker %s: %s.", action.worker_id, action.reason)
+            link.process.terminate()
+
+    def _do_kill(self, action: events.Kill) -> None:
+        logger.debug("SIGKILL to worker %s: %s.", action.worker_id, action.reason)
+        self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id))
+
+    def KillWorkerState(self, event: Event) -> None:
+        """A worker should go."""
+        self.machine.remove1(S.KillWorker)
+        self.machine.add1(S.KillingWorker, event.args)
+
+    def KillingWorkerEnter(self, event: Event) -> bool:
+        """Names a worker."""
+        return isinstance(event.args, _WorkerArgs)
+
+    def KillingWorkerState(self, event: Event) -> None:
+        """Kills its process group; its exit is told when it is seen."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.KillingWorker)
+        link = self._links.get(args.worker_id)
+        if link is not None and link.process is not None:
+            link.process.kill()
+
+    def _do_forget(self, action: events.Forget) -> None:
+        self.machine.add1(S.WorkerKilled, _WorkerArgs(action.worker_id))
+        report = action.report
+        if action.expected or report is None:
+            return
+        error = WorkerError(
+            report.message,
+            cause=Cause(report.cause),
+            worker_id=action.worker_id,
+            exit_code=report.exit_code,
+            signal=report.signal,
+            output=report.output,
+        )
+        logger.warning("%s", report.message)
+        self.machine.add_err_state(S.ErrWorker, error)
+
+    def WorkerKilledEnter(self, event: Event) -> bool:
+        """Names a worker."""
+        return isinstance(event.args, _WorkerArgs)
+
+    def WorkerKilledState(self, event: Event) -> None:
+        """It is dead and forgotten."""
+        args: _WorkerArgs = event.args
+        self.machine.remove1(S.WorkerKilled)
+        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id))
+
+    def ErrWorkerState(self, event: Event) -> None:
+        """Recorded; the core has counted it."""
+        self.machine.remove((S.ErrWorker, S.Exception))
+
+    # -- deeds: the leases -------------------------------------------------------------------
+
+    def _do_serve(self, action: events.Serve) -> None:
+        link = self._links.get(action.worker_id)
+        if link is None:
+            return
+        secret = secrets.token_bytes(32)
+        self._secrets[action.worker_id, action.epoch] = secret
+        terms = self.opts.terms
+        args = ServeClientArgs(
+            client_id=action.waiter.worker_rpc_id,
+            secret=secret,
+            expected_tick=action.expected_tick,
+            delivery_timeout=terms.delivery_timeout,
+            grace=terms.grace,
+            maximum=terms.maximum,
+        )
+        self.machine.spawn(None, self._serve(link, args, action.epoch))
+
+    async def _serve(self, link: WorkerLink, args: ServeClientArgs, epoch: int) -> None:
+        await link.serve(args, epoch)
+        self._secrets.pop((link.worker_id, epoch), None)
+
+    def _do_withdraw(self, action: events.Withdraw) -> None:
+        link = self._links.get(action.worker_id)
+        if link is not None:
+            self.machine.spawn(None, link.withdraw(action.epoch))
+
+    def _do_grant(self, action: events.SendGrant) -> None:
+        link = self._links[action.worker_id]
+        grant = Grant(
+            request_id=action.request_id,
+            worker_id=action.worker_id,
+            epoch=action.epoch,
+            address=link.public_addr,
+            secret=self._secrets[action.worker_id, action.epoch],
+        )
+        self._send(action.client_id, grant)
+
+    def _do_deny(self, action: events.SendDenied) -> None:
+        denied = Denied(
+            request_id=action.request_id, reason=action.reason, timed_out=action.timed_out
+        )
+        self._send(action.client_id, denied)
+
+    def _do_crash(self, action: events.SendCrash) -> None:
+        crashed = WorkerCrashed(
+            worker_id=action.worker_id, epoch=action.epoch, report=action.report
+        )
+        self._send(action.client_id, crashed)
+
+    def _send(self, client_id: str, data: Wire) -> None:
+        args = PayloadArgs(name=type(data).__name__, data=data, to=client_id)
+        self.machine.add1(S.ClientSendPayload, args)
+
+    def ClientSendPayloadState(self, event: Event) -> None:
+        """Sends a payload to one client, if it is still there."""
+        args: PayloadArgs = event.args
+        self.machine.remove1(S.ClientSendPayload)
+        server = self.public_rpcs.get(args.to)
+        if server is not None and server.is_open:
+            server.send_payload(args.name, args.data)
+
+    def _do_stopped(self, _action: events.Stopped) -> None:
+        self.machine.spawn(None, self._close())
+
+    # -- clients -----------------------------------------------------------------------------
+
+    def _client_came(self, server: RpcServer) -> None:
+        self.machine.add1(S.ClientConnected, NodeRpcArgs(super_rpc_id=server.client_id))
+
+    def ClientConnectedState(self, event: Event) -> None:
+        """A client came."""
+        self.machine.remove1(S.ClientConnected)
+
+    def _client_left(self, server: RpcServer, _reason: str) -> None:
+        self.machine.add1(S.ClientDisconnected, NodeRpcArgs(super_rpc_id=server.client_id))
+
+    def ClientDisconnectedEnter(self, event: Event) -> bool:
+        """Names a client."""
+        return isinstance(event.args, NodeRpcArgs) and bool(event.args.super_rpc_id)
+
+    def ClientDisconnectedState(self, event: Event) -> None:
+        """A client left: its requests end, its leases do not."""
+        args: NodeRpcArgs = event.args
+        self.machine.remove1(S.ClientDisconnected)
+        self._feed(events.ClientGone(args.super_rpc_id))
+
+    def ProvideWorkerEnter(self, event: Event) -> bool:
+        """Comes from a client, and says for what."""
+        return isinstance(event.mutation.origin, Origin) and bool(event.args.request_id)
+
+    def ProvideWorkerState(self, event: Event) -> None:
+        """A client asks for a worker, or takes that back."""
+        self.machine.remove1(S.ProvideWorker)
+        args: ProvideWorkerArgs = event.args
+        client_id = _client_of(event)
+        if args.cancel:
+            self._feed(events.Cancelled(client_id, args.request_id))
+            return
+        self._feed(
+            events.Requested(
+                client_id=client_id,
+                name=client_name(client_id),
+                request_id=args.request_id,
+                time_left=args.time_left,
+                kind=args.kind,
+                schema_hash=args.schema_hash,
+                worker_rpc_id=args.worker_rpc_id,
+            )
+        )
+
+    def WorkerIssuesEnter(self, event: Event) -> bool:
+        """Comes from a client."""
+        return isinstance(event.mutation.origin, Origin)
+
+    def WorkerIssuesState(self, event: Event) -> None:
+        """A client returns a grant."""
+        self.machine.remove1(S.WorkerIssues)
+        args: WorkerIssuesArgs = event.args
+        client_id = _client_of(event)
+        self._feed(
+            events.Returned(
+                client_id=client_id,
+                request_id=args.request_id,
+                worker_id=args.worker_id,
+                epoch=args.epoch,
+                again=args.again,
+            )
+        )
+
+    def SendPayloadEnter(self, event: Event) -> bool:
+        """Never: a payload is for a client or for a peer, and says so."""
+        return False
+
+    # -- looking after ------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._heartbeat = loop.call_later(self.opts.heartbeat, self._beat)
+        self.machine.add1(S.Heartbeat)
+
+    def HeartbeatState(self, event: Event) -> None:
+        """Has the core look over the pool."""
+        self.machine.remove1(S.Heartbeat)
+        self._feed(events.Tick())
+
+    def HealthcheckState(self, event: Event) -> None:
+        """Answered by being run."""
+        self.machine.remove1(S.Healthcheck)
+
+    def ListWorkersEnter(self, event: Event) -> bool:
+        """Says where the reply goes."""
+        return isinstance(event.args, _ListArgs)
+
+    def ListWorkersState(self, event: Event) -> None:
+        """Replies with the workers in a state."""
+        self.machine.remove1(S.ListWorkers)
+        args: _ListArgs = event.args
+        rows = [self._row(m) for m in self._core.roster if _matches(m, args.state)]
+        if not args.reply.done():
+            args.reply.set_result(rows)
+
+    def _row(self, member: Member) -> WorkerRow:
+        link = self._links.get(member.worker_id)
+        pid = link.process.pid if link is not None and link.process is not None else 0
+        return WorkerRow(
+            id=member.worker_id,
+            pid=pid,
+            condition=member.condition.value,
+            client=member.held.name if member.held is not None else "",
+            epoch=member.held.epoch if member.held is not None else 0,
+            jobs_done=member.info.jobs_done if member.info is not None else 0,
+            memory=_memory(pid),
+        )
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    _DEEDS: ClassVar[dict[type[Any], Callable[[Supervisor, Any], None]]] = {
+        events.Spawn: _do_spawn,
+        events.Connect: _do_connect,
+        events.Probe: _do_probe,
+        events.Serve: _do_serve,
+        events.Withdraw: _do_withdraw,
+        events.Retire: _do_retire,
+        events.Terminate: _do_terminate,
+        events.Kill: _do_kill,
+        events.SendGrant: _do_grant,
+        events.SendDenied: _do_deny,
+        events.SendCrash: _do_crash,
+        events.Forget: _do_forget,
+        events.Stopped: _do_stopped,
+    }
+
+
+def _client_of(event: Event) -> str:
+    """The client that asked; the guard of the state has made sure that one did."""
+    origin = event.mutation.origin
+    assert isinstance(origin, Origin)
+    return origin.client_id
+
+
+def _matches(member: Member, state: WorkerState | None) -> bool:
+    healthy = not member.blemished
+    match state:
+        case WorkerState.INITING:
+            return not member.linked
+        case WorkerState.RPC:
+            return member.linked
+        case WorkerState.IDLE:
+            return healthy and member.condition is Condition.IDLE
+        case WorkerState.BUSY:
+            return healthy and member.condition in (Condition.HANDED_OVER, Condition.LEASED)
+        case WorkerState.READY:
+            return healthy and member.ready
+        case None:
+            return True
+
+
+def _memory(pid: int) -> int:
+    """Resident bytes of a process; 0 where it is gone."""
+    import psutil  # only a listing needs it
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid else 0
+    except psutil.Error:
+        return 0

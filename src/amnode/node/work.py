@@ -1,0 +1,125 @@
+"""One job at a time: a call from its request to its answer.
+
+Rules:
+
+1. A call is answered exactly once, whatever ends it: its result, what it raised, its deadline,
+   its client's cancel, or the end of the lease.
+2. It is over when its coroutine has ended. `Working` lasts until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from amnode.errors import AmnodeError, JobCancelled, JobFailed, JobTimeoutError
+from amnode.node.jobs import Job
+
+
+class Reply(Protocol):
+    """Where the answer of a call goes."""
+
+    def answer(self, value: object = None) -> None:
+        """The call ended well."""
+        ...
+
+    def fail(self, error: AmnodeError) -> None:
+        """It did not."""
+        ...
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Calls back when nobody waits for the answer any more."""
+        ...
+
+
+class Work:
+    """One call of one job.
+
+    Args:
+        job: which one.
+        call: makes its coroutine, with the arguments already checked.
+        reply: where the answer goes.
+        deadline: seconds that it may take, or None.
+        on_end: called once when it is over, with what it failed of or None.
+    """
+
+    def __init__(
+        self,
+        job: Job[..., Any],
+        call: Callable[[], Coroutine[Any, Any, Any]],
+        reply: Reply,
+        deadline: float | None,
+        on_end: Callable[[AmnodeError | None], None],
+    ) -> None:
+        self.job = job
+        self.task: asyncio.Task[None] | None = None
+        self._call = call
+        self._reply = reply
+        self._deadline = deadline
+        self._on_end = on_end
+        self._over = False
+        reply.on_cancel(self.cancel)
+
+    def cancel(self) -> None:
+        """Asks the job to stop; it is over when its coroutine has ended."""
+        if self.task is None:
+            self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
+        else:
+            self.task.cancel()
+
+    def start(self, task: asyncio.Task[None]) -> None:
+        """The task that runs `run` exists."""
+        self.task = task
+        task.add_done_callback(self._task_ended)
+
+    async def run(self) -> None:
+        """Runs the job to its end and answers."""
+        scope = asyncio.timeout(self._deadline)
+        try:
+            async with scope:
+                value = await self._call()
+            data = msgspec.Raw(self.job.encode_result(value))
+        except asyncio.CancelledError:
+            self._end(JobCancelled(f"Job {self.job.name} was cancelled."))
+            raise
+        except AmnodeError as error:
+            self._end(error)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and scope.expired():
+                self._end(
+                    JobTimeoutError(
+                        f"Job {self.job.name} ran past its deadline of {self._deadline:g} s "
+                        "and was cancelled; give it more time or less to do."
+                    )
+                )
+            else:
+                self._end(_failed(self.job.name, error))
+        else:
+            self._end(None, data)
+
+    def _task_ended(self, _task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step never runs its body.
+        self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
+
+    def _end(self, error: AmnodeError | None, data: msgspec.Raw | None = None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._on_end(error)
+        if error is None:
+            self._reply.answer(data)
+        else:
+            self._reply.fail(error)
+
+
+def _failed(name: str, error: Exception) -> JobFailed:
+    lines = traceback.format_exception(error)
+    return JobFailed(
+        f"Job {name} raised {type(error).__name__}: {error}",
+        error_type=type(error).__name__,
+        traceback="".join(lines),
+    )

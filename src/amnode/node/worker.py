@@ -1,0 +1,635 @@
+"""Worker: a process that serves one client at a time, under a supervisor.
+
+Its life: it opens two servers, tells its bootstrap where they are, and is found by its
+supervisor through the local one. The supervisor asks it to serve a client (`ServeClient`); it
+arbitrates that itself (`Leased`, with the epoch that fences everything), lets exactly that
+client in at the public server, does its jobs one at a time, and tells the supervisor of each
+change.
+
+Rules:
+
+1. What may be is decided by `policy.lease` and the guards here; the handlers only do it.
+2. Only this file adds `Leased`, and only when the lease agreed in the same drain.
+3. A job is over when its coroutine has ended, not when it was asked to. Until then the worker
+   is neither idle nor free.
+4. A lease ends in one order: the job, the hook, the session, `Leased`, and then the supervisor
+   is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from amnode.errors import (
+    AmnodeError,
+    JobCancelled,
+    JobTimeoutError,
+    JobUnknownError,
+    LeaseLost,
+    Outcome,
+    RefusedError,
+)
+from amnode.machine.machine import Machine
+from amnode.machine.queue import Result
+from amnode.machine.schema import Schema, States
+from amnode.machine.transition import Event
+from amnode.node.args import (
+    NodeRpcArgs,
+    PayloadArgs,
+    ReleasingArgs,
+    RetireArgs,
+    ServeClientArgs,
+    StartArgs,
+    WorkArgs,
+    WorkerBoot,
+    WorkerInfo,
+)
+from amnode.node.class_name import load
+from amnode.node.jobs import jobs_of
+from amnode.node.names import handshake_id
+from amnode.node.policy.lease import End, WorkerLease
+from amnode.node.policy.options import LeaseTerms, WorkerOptions
+from amnode.node.states import BootstrapStates, WorkerStates
+from amnode.node.work import Work
+from amnode.rpc.client import RpcClient
+from amnode.rpc.exposure import Exposure
+from amnode.rpc.mux import Mux
+from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.server import Deferred, Origin, RpcServer
+
+logger = logging.getLogger("amnode.node")
+
+#: Exit codes of a worker's process, beside 0: nobody supervises it; a job is stuck.
+EXIT_ORPHAN = 70
+EXIT_STUCK = 71
+
+S = WorkerStates
+
+
+class Worker:
+    """Base of worker classes: subclass it and declare jobs.
+
+    One instance lives in one process and serves one client at a time, so whatever a job keeps
+    on `self` is the client's own until its lease ends. `on_release` is where it is cleared; a
+    worker whose class has none is replaced when a lease did not end by release.
+
+    Args:
+        kind: what the worker is, for clients that ask; by default the class attribute, or the
+            name of the class.
+        schema: the states, an extension of `WorkerStates`; by default the class attribute.
+        names: an order of the states other than the schema's.
+        opts: see `WorkerOptions`.
+
+    Attributes:
+        machine: the worker's states.
+        lease: who is served, since when, and in which epoch.
+        name: of the worker; set when it is started.
+    """
+
+    kind: ClassVar[str] = ""
+    schema: ClassVar[type[States]] = WorkerStates
+
+    def __init__(
+        self,
+        kind: str = "",
+        schema: Schema | type[States] | None = None,
+        names: Sequence[str] = (),
+        *,
+        opts: WorkerOptions | None = None,
+    ) -> None:
+        self.opts = opts or WorkerOptions()
+        self.machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
+        self.machine.bind(self)
+        self.name = ""
+        self.lease = WorkerLease()
+        self.local_rpc: Mux | None = None
+        self.public_rpc: Mux | None = None
+        self._kind = kind or kind_of(type(self))
+        self._jobs = jobs_of(type(self))
+        self._work: Work | None = None
+        self._jobs_done = 0
+        self._born = time.monotonic()
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self._orphan_timer: asyncio.TimerHandle | None = None
+        self._clean = True
+        self._ended: asyncio.Future[int] | None = None
+
+    async def on_release(self) -> None:
+        """Called when a lease that was used has ended: clear what the client left.
+
+        A class that defines it says that its workers can serve the next client whatever the
+        last one did. It may take as long as the option `release_timeout`.
+        """
+
+    # -- from outside ----------------------------------------------------------------------
+
+    def start(self, boot: WorkerBoot) -> Result:
+        """Starts the worker: opens its servers and calls its bootstrap back."""
+        self.name = boot.name
+        self.machine.id = f"nw-{boot.name}"
+        return self.machine.add1(S.Start, StartArgs(boot=boot))
+
+    def stop(self, reason: str = "stopped") -> Result:
+        """Stops the worker even while it is leased; the reason goes to its log."""
+        tick = self.machine.tick(S.Leased)
+        return self.machine.remove1(S.Start, RetireArgs(expected_tick=tick, forced=reason))
+
+    async def run(self, boot: WorkerBoot) -> int:
+        """Starts the worker and serves until it is stopped; returns the exit code."""
+        self._ended = asyncio.get_running_loop().create_future()
+        self.start(boot)
+        try:
+            return await self._ended
+        finally:
+            self._disarm()
+            await self.machine.dispose()
+
+    def info(self) -> WorkerInfo:
+        """What the worker says of itself to its supervisor."""
+        now = time.monotonic()
+        lease = self.lease
+        return WorkerInfo(
+            worker_id=self.machine.id,
+            kind=self._kind,
+            schema_hash=schema_hash(self.machine.schema).hex(),
+            leased_tick=self.machine.tick(S.Leased),
+            client_id=lease.client_id,
+            taken=lease.taken,
+            clean=self._clean,
+            since=now - lease.since if lease.client_id else 0.0,
+            jobs_done=self._jobs_done,
+            age=now - self._born,
+        )
+
+    # -- Start -------------------------------------------------------------------------------
+
+    def StartEnter(self, event: Event) -> bool:
+        """Needs to know its bootstrap."""
+        return isinstance(event.args, StartArgs)
+
+    def StartState(self, event: Event) -> None:
+        """Opens both servers."""
+        args: StartArgs = event.args
+        self.machine.spawn(S.Start, self._open(args.boot))
+
+    def StartExit(self, event: Event) -> bool:
+        """Refuses to retire while leased, or by one who does not know the lease (S12)."""
+        args = event.args
+        if not isinstance(args, RetireArgs):
+            return event.mutation.origin is None
+        if args.forced:
+            return True
+        reason = self.lease.refusal_to_retire(args.expected_tick, self.machine.tick(S.Leased))
+        return not _refused(event, reason)
+
+    def StartEnd(self, event: Event) -> None:
+        """Closes everything and ends the process."""
+        args = event.args
+        if isinstance(args, RetireArgs) and args.forced:
+            logger.info("Worker %s is ending: %s.", self.name, args.forced)
+        self.lease.stop()
+        self.machine.spawn(None, self._close())
+
+    async def _open(self, boot: WorkerBoot) -> None:
+        machine = self.machine
+        base = Path(boot.directory) / boot.name
+        self.local_rpc = Mux(
+            machine,
+            f"unix:{base}.l",
+            name=f"{self.name}-local",
+            exposure=_LOCAL,
+            secret_of=lambda _client, _role: boot.local_secret,
+            on_connected=self._supervisor_came,
+            on_disconnected=self._supervisor_left,
+            replace=True,
+        )
+        self.public_rpc = Mux(
+            machine,
+            f"unix:{base}.p",
+            name=f"{self.name}-public",
+            exposure=self.exposure(),
+            secret_of=lambda client, _role: self.lease.secret_for(client),
+            admit=self._admit,
+            on_connected=self._client_came,
+            on_disconnected=self._client_left,
+        )
+        try:
+            await self.local_rpc.start()
+            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
+            await self.public_rpc.start()
+            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_rpc.address))
+            await self._call_back(boot)
+        except AmnodeError as error:
+            # Without its servers or its bootstrap nobody can ever find this worker.
+            machine.add_err_state(S.ErrSupervisor, error)
+            self._exit(EXIT_ORPHAN, f"cannot be supervised: {error}")
+
+    async def _call_back(self, boot: WorkerBoot) -> None:
+        await self.machine.when1(S.RpcReady)
+        assert self.local_rpc is not None and self.public_rpc is not None
+        client = RpcClient(
+            boot.boot_addr,
+            id=handshake_id(self.machine.id),
+            secret=boot.secret,
+            schema=BootstrapStates.schema(),
+        )
+        await client.start()
+        try:
+            address = NodeRpcArgs(
+                id=self.machine.id,
+                local_addr=self.local_rpc.address,
+                public_addr=self.public_rpc.address,
+            )
+            if not await client.source.add1(BootstrapStates.WorkerAddr, address):
+                raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")
+        finally:
+            await client.stop()
+        self._wait_for_supervisor(self.opts.conn_timeout)
+
+    async def _close(self) -> None:
+        self._disarm()
+        if self._work is not None:
+            await self._end_work()
+        for mux in (self.public_rpc, self.local_rpc):
+            if mux is not None:
+                await mux.stop()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(0)
+
+    def exposure(self) -> Exposure:
+        """Which states a client may change; a class that opens more extends it."""
+        return Exposure(mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs})
+
+    # -- readiness ---------------------------------------------------------------------------
+
+    def LocalRpcReadyState(self, event: Event) -> None:
+        """The supervisor can connect."""
+        logger.debug("Worker %s listens for its supervisor at %s.", self.name, event.args)
+
+    def PublicRpcReadyState(self, event: Event) -> None:
+        """The client can connect."""
+        logger.debug("Worker %s listens for its client at %s.", self.name, event.args)
+
+    def RpcReadyState(self, event: Event) -> None:
+        """Both servers accept: the worker is ready."""
+        self.machine.add1(S.Ready)
+
+    def HealthcheckState(self, event: Event) -> None:
+        """Answered by being run: the loop that dispatches jobs is alive."""
+        self.machine.remove1(S.Healthcheck)
+
+    def ErrNetworkState(self, event: Event) -> None:
+        """A connection that broke is over; nothing else is wrong with the worker."""
+        self.machine.remove((S.ErrNetwork, "Exception"))
+
+    # -- the supervisor ----------------------------------------------------------------------
+
+    def _supervisor_came(self, _server: RpcServer) -> None:
+        self.machine.add1(S.SuperConnected)
+
+    def _supervisor_left(self, _server: RpcServer, _reason: str) -> None:
+        if self.local_rpc is None or not self.local_rpc.servers:
+            self.machine.remove1(S.SuperConnected)
+
+    def SuperConnectedState(self, event: Event) -> None:
+        """Tells a new supervisor everything that it has to know."""
+        if self._orphan_timer is not None:
+            self._orphan_timer.cancel()
+            self._orphan_timer = None
+        self._tell()
+
+    def SuperConnectedEnd(self, event: Event) -> None:
+        """Goes on with its lease, then waits for a supervisor, then ends."""
+        if self.machine.is1(S.Start):
+            self._wait_for_supervisor(self.opts.orphan_ttl)
+
+    def _wait_for_supervisor(self, patience: float) -> None:
+        if self._orphan_timer is not None or self.machine.is1(S.SuperConnected):
+            return
+        loop = asyncio.get_running_loop()
+        self._orphan_timer = loop.call_later(patience, self._orphaned)
+
+    def _orphaned(self) -> None:
+        self._orphan_timer = None
+        if self.machine.is1(S.Leased):
+            return  # the end of the lease asks again
+        self._exit(EXIT_ORPHAN, "no supervisor came for it")
+
+    def _tell(self) -> None:
+        self.machine.add1(S.SuperSendPayload, PayloadArgs(name="WorkerInfo", data=self.info()))
+
+    def SuperSendPayloadState(self, event: Event) -> None:
+        """Sends a payload to the supervisor, where there is one."""
+        self.machine.remove1(S.SuperSendPayload)
+        self._send(self.local_rpc, event.args)
+
+    def ClientSendPayloadState(self, event: Event) -> None:
+        """Sends a payload to the client, where there is one."""
+        self.machine.remove1(S.ClientSendPayload)
+        self._send(self.public_rpc, event.args)
+
+    def _send(self, mux: Mux | None, args: PayloadArgs) -> None:
+        for server in [*mux.servers.values()] if mux is not None else []:
+            server.send_payload(args.name, args.data)
+
+    def SendPayloadEnter(self, event: Event) -> bool:
+        """Never: a payload is for the client or for the supervisor, and says so."""
+        return False
+
+    # -- the lease ---------------------------------------------------------------------------
+
+    def ServeClientEnter(self, event: Event) -> bool:
+        """Agrees to serve a client, by compare-and-set on the tick of `Leased`."""
+        args = event.args
+        if not isinstance(args, ServeClientArgs):
+            return False
+        reason = self.lease.refusal_to_serve(
+            args.client_id, args.secret, args.expected_tick, self.machine.tick(S.Leased)
+        )
+        if not reason and self.machine.not1(S.Idle):
+            reason = "the worker is not idle"
+        return not _refused(event, reason)
+
+    def ServeClientState(self, event: Event) -> None:
+        """Rule 2: `Leased` comes in the same drain."""
+        args: ServeClientArgs = event.args
+        self.machine.remove1(S.ServeClient)
+        self.lease.serve(
+            args.client_id,
+            args.secret,
+            expected_tick=args.expected_tick,
+            terms=LeaseTerms(
+                delivery_timeout=args.delivery_timeout, grace=args.grace, maximum=args.maximum
+            ),
+            now=self._now(),
+        )
+        self.machine.add1(S.Leased, args)
+
+    def LeasedEnter(self, event: Event) -> bool:
+        """Rule 2: nobody else may add it."""
+        return event.mutation.origin is None and self.lease.is_beginning
+
+    def LeasedState(self, event: Event) -> None:
+        """A lease began: its clock runs."""
+        self._clean = True
+        self._arm()
+        self._tell()
+
+    def LeasedEnd(self, event: Event) -> None:
+        """A lease is over: tells the supervisor, or looks for one."""
+        self.lease.ended()
+        self._arm()
+        self._tell()
+        if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):
+            self._wait_for_supervisor(self.opts.orphan_ttl)
+
+    def _admit(self, server: RpcServer) -> str | None:
+        if self.lease.opened(server.client_id):
+            self._arm()
+            self._tell()
+            return None
+        return "the lease secret was used, or its lease is over"
+
+    def _client_came(self, server: RpcServer) -> None:
+        self.machine.add1(S.ClientConnected, NodeRpcArgs(id=server.client_id))
+
+    def _client_left(self, _server: RpcServer, _reason: str) -> None:
+        self.machine.remove1(S.ClientConnected)
+        self.lease.connection_lost(self._now())
+        self._arm()
+
+    def _arm(self) -> None:
+        """Keeps one timer for whatever the lease has to do next."""
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
+        at = self.lease.next_deadline()
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            self._lease_timer = loop.call_at(at, self._lease_due)
+
+    def _lease_due(self) -> None:
+        self._lease_timer = None
+        end = self.lease.due(self._now())
+        if end is None:
+            self._arm()
+            return
+        self.machine.add1(S.Releasing, ReleasingArgs(epoch=self.lease.epoch, reason=end.value))
+
+    def ReleasingEnter(self, event: Event) -> bool:
+        """Whoever ends a lease must know its epoch; a withdrawal, that it was not taken."""
+        args = event.args
+        if not isinstance(args, ReleasingArgs):
+            return False
+        if event.mutation.origin is None:
+            return True
+        return not _refused(event, self.lease.refusal_to_end(args.epoch, args.withdraw))
+
+    def ReleasingState(self, event: Event) -> None:
+        """Rule 4, begun; whoever asked is answered when it is done."""
+        args: ReleasingArgs = event.args
+        origin = event.mutation.origin
+        deferred = origin.defer() if isinstance(origin, Origin) else None
+        if deferred is not None:
+            self.lease.begin_end(End.WITHDRAWN if args.withdraw else End.RELEASED)
+        self._arm()
+        self.machine.spawn(S.Releasing, self._release(deferred))
+
+    async def _release(self, deferred: Deferred | None) -> None:
+        """Rule 4."""
+        if self._work is not None:
+            await self._end_work()
+        await self._run_hook()
+        if deferred is not None:
+            deferred.answer()
+        if self.public_rpc is not None:
+            reason = self.lease.end or End.RELEASED
+            for server in [*self.public_rpc.servers.values()]:
+                server.close(reason.value)
+        self.machine.remove1(S.Leased)
+
+    async def _run_hook(self) -> None:
+        self._clean = self.lease.clean
+        if not self.lease.taken or type(self).on_release is Worker.on_release:
+            return
+        try:
+            async with asyncio.timeout(self.opts.release_timeout):
+                await self.on_release()
+        except Exception as error:
+            logger.exception("on_release of worker %s failed; it will be replaced.", self.name)
+            self._clean = False
+            self.machine.add_err(error)
+        else:
+            self._clean = True
+
+    async def _end_work(self) -> None:
+        """Rule 3: waits until the job has ended; one that will not costs its worker."""
+        work = self._work
+        if work is None:
+            return
+        work.cancel()
+        if work.task is not None and not work.task.done():
+            _done, pending = await asyncio.wait({work.task}, timeout=self.opts.release_timeout)
+            if pending:
+                self._exit(EXIT_STUCK, f"job {work.job.name} did not stop when cancelled")
+
+    # -- work --------------------------------------------------------------------------------
+
+    def WorkRequestedEnter(self, event: Event) -> bool:
+        """One job at a time, by the client of this epoch, with arguments that fit."""
+        if not self.machine.any1(S.Idle, S.WorkReady):
+            return not _refused(event, "the worker is busy")
+        args = event.args
+        if not isinstance(args, WorkArgs) or not args.job:
+            return True  # the plain form, for the author's own handlers
+        if not self.lease.allows(args.epoch):
+            origin = event.mutation.origin
+            if isinstance(origin, Origin):
+                lost = f"The lease of epoch {args.epoch} is over; ask for a new one."
+                origin.refuse(LeaseLost(lost, outcome=Outcome.NOT_RUN))
+            return False
+        return self._prepare(event, args)
+
+    def WorkRequestedWorkRequested(self, event: Event) -> bool:
+        """A second call while one is asked for is refused, never lost."""
+        if self.machine.index(S.WorkRequested) not in event.mutation.called:
+            return True
+        return not _refused(event, "a call is being started")
+
+    def _prepare(self, event: Event, args: WorkArgs) -> bool:
+        """Checks the call before it runs; the error goes to whoever asked."""
+        origin = event.mutation.origin
+        if not isinstance(origin, Origin):
+            return False  # a job's answer needs somebody to go to
+        job = self._jobs.get(args.job)
+        try:
+            if job is None:
+                known = ", ".join(self._jobs) or "none"
+                raise JobUnknownError(
+                    f"Worker {self._kind} has no job {args.job!r}; it has {known}."
+                )
+            values = job.decode(args.args)
+        except AmnodeError as error:
+            origin.refuse(error)
+            return False
+        self._next = job, partial(job.function, self, *values)
+        return True
+
+    def WorkRequestedState(self, event: Event) -> None:
+        """Takes the call; its answer comes when the job is over."""
+        args = event.args
+        if not isinstance(args, WorkArgs) or not args.job:
+            return
+        if self.machine.any1(S.ErrWork, S.ErrWorkTimeout):
+            self.machine.remove((S.ErrWork, S.ErrWorkTimeout, "Exception"))
+        job, call = self._next
+        origin = event.mutation.origin
+        assert isinstance(origin, Origin)  # `_prepare` made sure
+        self._work = Work(job, call, origin.defer(), args.deadline, self._work_ended)
+        self.machine.add1(S.Working)
+
+    def WorkingState(self, event: Event) -> None:
+        """Runs the job as a task of this state."""
+        if self._work is not None and self._work.task is None:
+            self._work.start(self.machine.spawn(S.Working, self._work.run()))
+
+    def _work_ended(self, error: AmnodeError | None) -> None:
+        self._work = None
+        self._jobs_done += 1
+        machine = self.machine
+        if machine.any1(S.Working, S.WorkRequested):
+            machine.add1(S.WorkReady)
+        if isinstance(error, JobTimeoutError):
+            machine.add_err_state(S.ErrWorkTimeout, error)
+        elif error is not None and not isinstance(error, JobCancelled):
+            machine.add_err_state(S.ErrWork, error)
+
+    def WorkReadyState(self, event: Event) -> None:
+        """The next call may follow at once; without one the worker rests."""
+        asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self.machine.remove1(S.WorkReady)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _disarm(self) -> None:
+        for timer in (self._lease_timer, self._orphan_timer):
+            if timer is not None:
+                timer.cancel()
+        self._lease_timer = self._orphan_timer = None
+
+    def _exit(self, code: int, reason: str) -> None:
+        """Ends the process at once; its last line says why."""
+        sys.stderr.write(f"Worker {self.name} ends: {reason}.\n")
+        sys.stderr.flush()
+        if self._ended is not None and not self._ended.done() and code == EXIT_ORPHAN:
+            self._ended.set_result(code)
+            return
+        sys.stdout.flush()
+        os._exit(code)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+#: What the supervisor may change through the local server.
+_LOCAL = Exposure(
+    mutable={
+        S.ServeClient: ServeClientArgs,
+        S.Releasing: ReleasingArgs,
+        S.Healthcheck: None,
+    },
+    removable={S.Start: RetireArgs},
+)
+
+
+def kind_of(cls: type[Worker]) -> str:
+    """What the workers of a class are called by clients that ask for one."""
+    return cls.kind or cls.__name__
+
+
+def main(payload: bytes) -> int:
+    """The whole life of a worker's process, from what its descriptor said to its exit code."""
+    boot = msgspec.msgpack.decode(payload, type=WorkerBoot)
+    cls = load(boot.target, boot.script)
+    try:
+        import uvloop
+    except ImportError:
+        code = asyncio.run(_serve(cls, boot))
+    else:
+        code = uvloop.run(_serve(cls, boot))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread that a job left behind must not keep the process.
+    os._exit(code)
+
+
+async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
+    worker = cls()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, worker.stop, "SIGTERM")
+    return await worker.run(boot)
+
+
+def _schema(schema: Schema | type[States], names: Sequence[str]) -> Schema:
+    states = schema if isinstance(schema, Schema) else schema.schema()
+    return Schema(states.to_states(), names) if names else states
+
+
+def _refused(event: Event, reason: str) -> bool:
+    """Tells whoever asked from outside why not; whether there is a reason."""
+    if reason and isinstance(event.mutation.origin, Origin):
+        event.mutation.origin.refuse(RefusedError(f"Refused: {reason}."))
+    return bool(reason)

@@ -1,0 +1,299 @@
+"""WorkerLink: a supervisor's end of one worker: its process, its bootstrap, its connection.
+
+It does what the core asks and tells the core what came of it, always, as events. It decides
+nothing. Each of its methods ends with its event whatever happens, and `close` ends everything
+that the link ever opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from amnode.errors import (
+    AmnodeError,
+    ConnectionLost,
+    LaunchError,
+    RefusedError,
+    RpcError,
+    WorkerConnError,
+)
+from amnode.launch.process import Launcher, LaunchSpec, Process
+from amnode.machine.schema import Schema
+from amnode.machine.transition import Transition
+from amnode.node.args import (
+    NodeRpcArgs,
+    ReleasingArgs,
+    RetireArgs,
+    ServeClientArgs,
+    WorkerBoot,
+    WorkerInfo,
+)
+from amnode.node.bootstrap import Bootstrap
+from amnode.node.names import handshake_id
+from amnode.node.policy import events
+from amnode.node.policy.options import SupervisorOptions
+from amnode.node.states import WorkerStates
+from amnode.rpc.client import RpcClient
+
+W = WorkerStates
+
+#: What of a worker its supervisor follows; never the work status, which changes at each call.
+_FOLLOWED = (W.Exception, W.ErrClient, W.ErrSupervisor, W.Start, W.Ready, W.Leased, W.Releasing)
+
+#: Errors of a worker that count against it. A job that fails is its client's business.
+_COUNTED = (W.ErrClient, W.ErrSupervisor)
+
+#: The last lines of a worker's output that a report has.
+_OUTPUT_LINES = 20
+
+
+class WorkerLink:
+    """One worker, as its supervisor holds it.
+
+    Args:
+        worker_id: the machine id that the worker will have.
+        name: of the worker.
+        directory: the private one, for sockets and output.
+        supervisor_id: the machine id of the supervisor.
+        schema: of the worker.
+        opts: the supervisor's.
+        tell: takes events for the core.
+
+    Attributes:
+        process: once it runs.
+        rpc: once it is connected.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        name: str,
+        *,
+        directory: Path,
+        supervisor_id: str,
+        schema: Schema,
+        opts: SupervisorOptions,
+        tell: Callable[[events.Event], None],
+    ) -> None:
+        self.worker_id = worker_id
+        self.name = name
+        self.process: Process | None = None
+        self.bootstrap: Bootstrap | None = None
+        self.rpc: RpcClient | None = None
+        self.public_addr = ""
+        self._directory = directory
+        self._supervisor_id = supervisor_id
+        self._schema = schema
+        self._opts = opts
+        self._tell = tell
+        self._local_secret = secrets.token_bytes(32)
+        self._ready = False
+        self._closed = False
+        #: What the worker said before `connect` knew that it is connected; None afterwards.
+        self._early: list[events.InfoReceived] | None = None
+
+    # -- starting ------------------------------------------------------------------------
+
+    async def open_bootstrap(self, on_call: Callable[[NodeRpcArgs], None]) -> bytes:
+        """Opens the place where the worker calls back; returns the secret that opens it.
+
+        Raises:
+            RpcError: it cannot be opened.
+        """
+        secret = secrets.token_bytes(32)
+        self.bootstrap = Bootstrap(
+            self.name, f"unix:{self._directory / self.name}.b", secret, on_call
+        )
+        await self.bootstrap.start()
+        return secret
+
+    async def launch(
+        self,
+        launcher: Launcher,
+        command: tuple[str, ...],
+        path: list[str],
+        boot: tuple[str, str],
+        kind: str,
+        secret: bytes,
+    ) -> None:
+        """Starts the process and follows it. Tells Started and Exited, or SpawnFailed."""
+        assert self.bootstrap is not None
+        target, script = boot
+        payload = WorkerBoot(
+            target=target,
+            script=script,
+            name=self.name,
+            kind=kind,
+            boot_addr=self.bootstrap.address,
+            secret=secret,
+            local_secret=self._local_secret,
+            directory=str(self._directory),
+        )
+        start = {
+            "run": "amnode.node.worker:main",
+            "path": path,
+            "payload": msgspec.msgpack.encode(payload),
+        }
+        spec = LaunchSpec(
+            argv=command,
+            boot=msgspec.msgpack.encode(start),
+            output=self._directory / f"{self.name}.log",
+        )
+        try:
+            self.process = await launcher.launch(spec)
+        except LaunchError as error:
+            self._tell(events.SpawnFailed(self.worker_id, str(error)))
+            return
+        self._tell(events.Started(self.worker_id, self.process.pid))
+        record = await self.process.wait()
+        output = self.process.tail(_OUTPUT_LINES)
+        self._tell(events.Exited(self.worker_id, record, output))
+
+    async def close_bootstrap(self) -> None:
+        """The worker has called, or never will."""
+        if self.bootstrap is not None:
+            await self.bootstrap.stop()
+
+    async def connect(self, address: str) -> None:
+        """Connects to the worker. Tells Connected and then Ready, or ConnectFailed."""
+        await self.close_bootstrap()
+        rpc = self._client(address, handshake_id(self._supervisor_id))
+        self._early = []
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                await rpc.start()
+        except (AmnodeError, OSError, TimeoutError) as error:
+            await rpc.stop()
+            failed = WorkerConnError(f"No connection to worker {self.worker_id}: {error}")
+            self._tell(events.ConnectFailed(self.worker_id, str(failed)))
+            return
+        except BaseException:
+            await rpc.stop()
+            raise
+        if self._closed:
+            await rpc.stop()
+            return
+        old, self.rpc = self.rpc, rpc
+        self._ready = False
+        rpc.source.trace(self)
+        self._tell(events.Connected(self.worker_id))
+        early, self._early = self._early, None
+        for info in early or ():
+            self._tell(info)
+        self._look()
+        if old is not None:
+            await old.stop()
+
+    def _client(self, address: str, id: str) -> RpcClient:
+        return RpcClient(
+            address,
+            id=id,
+            secret=self._local_secret,
+            schema=self._schema,
+            states=_FOLLOWED,
+            on_payload=self._payload,
+            on_lost=self._lost,
+        )
+
+    # -- what the worker says --------------------------------------------------------------
+
+    def transition_end(self, transition: Transition) -> None:
+        """The replica of the worker moved; called by it."""
+        self._look()
+
+    def _look(self) -> None:
+        if self.rpc is None:
+            return
+        ready = self.rpc.source.is1(W.Ready)
+        if ready != self._ready:
+            self._ready = ready
+            self._tell(events.ReadyChanged(self.worker_id, ready))
+        for state in _COUNTED:
+            if self.rpc.source.is1(state):
+                self._tell(events.ErrorSeen(self.worker_id, f"{state} is active"))
+
+    def _payload(self, name: str, data: msgspec.Raw) -> None:
+        if name == "WorkerInfo":
+            info = msgspec.msgpack.decode(data, type=WorkerInfo)
+            event = events.InfoReceived(self.worker_id, info)
+            if self._early is None:
+                self._tell(event)
+            else:
+                self._early.append(event)
+
+    def _lost(self, error: Exception) -> None:
+        if not self._closed:
+            self._tell(events.ConnectionLost(self.worker_id, str(error)))
+
+    # -- what the worker is asked ------------------------------------------------------------
+
+    async def serve(self, args: ServeClientArgs, epoch: int) -> None:
+        """Asks it to serve a client. Tells ServeAnswered."""
+        accepted, reason = await self._ask(lambda rpc: rpc.source.add1(W.ServeClient, args))
+        self._tell(events.ServeAnswered(self.worker_id, epoch, accepted, reason))
+
+    async def withdraw(self, epoch: int) -> None:
+        """Takes a hand-over back. Tells WithdrawAnswered."""
+        args = ReleasingArgs(epoch=epoch, reason="withdrawn", withdraw=True)
+        accepted, _ = await self._ask(lambda rpc: rpc.source.add1(W.Releasing, args))
+        self._tell(events.WithdrawAnswered(self.worker_id, epoch, accepted))
+
+    async def retire(self, expected_tick: int) -> None:
+        """Asks it to end unless it serves. Tells RetireAnswered."""
+        args = RetireArgs(expected_tick=expected_tick)
+        accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
+        self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
+
+    async def probe(self, check: int, *, fresh: bool) -> None:
+        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
+        if fresh:
+            answered = await self._greet()
+        else:
+            answered, _ = await self._ask(lambda rpc: rpc.source.add1(W.Healthcheck))
+        if answered:
+            self._tell(events.CheckAnswered(self.worker_id, check))
+        else:
+            self._tell(events.CheckMissed(self.worker_id, check))
+
+    async def _greet(self) -> bool:
+        """A hello on a new connection: any answer, even a refusal, is a sign of life."""
+        if self.rpc is None:
+            return False
+        rpc = self._client(self.rpc.address, f"{handshake_id(self._supervisor_id)}-probe")
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                await rpc.start()
+        except RefusedError:
+            return True
+        except (RpcError, OSError, TimeoutError):
+            return False
+        finally:
+            await rpc.stop()
+        return True
+
+    async def _ask(
+        self, mutate: Callable[[RpcClient], Awaitable[object]]
+    ) -> tuple[bool | None, str]:
+        """A mutation of the worker: whether it was done, None if nobody knows, and why not."""
+        if self.rpc is None:
+            return None, "there is no connection"
+        try:
+            return bool(await mutate(self.rpc)), ""
+        except ConnectionLost as error:
+            return None, str(error)
+        except AmnodeError as error:
+            return False, str(error)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Ends everything but the process, which the core has seen end."""
+        self._closed = True
+        await self.close_bootstrap()
+        if self.rpc is not None:
+            await self.rpc.stop()

@@ -1,0 +1,1 @@
+"""The protocol between two machines, without I/O: bytes in, events out."""

@@ -1,0 +1,334 @@
+"""What crosses an open session: mutations, answers, updates, payloads, the end."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amnode.errors import ConnectionLost, DeliveryError, ProtocolError, RefusedError
+from amnode.rpc.options import RpcOptions
+from amnode.rpc.protocol import wire
+from amnode.rpc.protocol.session import (
+    Advanced,
+    Answered,
+    Called,
+    Cancelled,
+    Closed,
+    Delivered,
+    Phase,
+    Resynced,
+)
+from amnode.rpc.protocol.wire import NIL, Outcome
+from tests.pairs.session_pair import Pair, deliver
+
+
+def sizes(pair: Pair) -> tuple[int, int]:
+    return len(pair.to_server), len(pair.to_client)
+
+
+def test_a_mutation_is_answered_with_the_difference_in_at_most_40_bytes() -> None:
+    pair = Pair().opened()
+    before = sum(sizes(pair))
+    assert pair.client.mutate(0, [2]) == 1
+    pair.exchange()
+    assert sum(sizes(pair)) - before <= 40
+    assert pair.seen_by_client == [
+        Advanced([2, 1]),
+        Answered(1, Outcome.EXECUTED, NIL),
+    ]
+    assert pair.client.follower.ticks == [0, 0, 1, 0, 0]
+
+
+def test_the_budget_holds_for_long_sessions_too() -> None:
+    pair = Pair().opened()
+    for _ in range(70_000):  # numbers of 5 bytes
+        pair.client._asked.ask()
+        pair.server._answering._last += 1
+    pair.source.queue_tick += 1
+    before = sum(sizes(pair))
+    pair.client.mutate(0, [2])
+    pair.exchange()
+    assert sum(sizes(pair)) - before <= 40
+
+
+def test_an_answer_carries_what_else_moved_since_the_last_update() -> None:
+    pair = Pair().opened()
+    pair.client.mutate(0, [2])
+    pair.move(1)
+    pair.move(1, 3)
+    pair.exchange()
+    # The pushes were coalesced with the answer or left before it; the order is kept.
+    assert pair.seen_by_client[-2:] == [
+        Advanced([1, 2, 2, 1, 3, 1]),
+        Answered(1, Outcome.EXECUTED, NIL),
+    ]
+
+
+def test_transitions_of_one_turn_are_one_update() -> None:
+    pair = Pair().opened()
+    for _ in range(3):
+        pair.move(0)
+        pair.move(1)
+    pair.exchange()
+    assert pair.seen_by_client == [Advanced([0, 3, 1, 3])]
+    pair.exchange()
+    assert len(pair.seen_by_client) == 1
+
+
+def test_a_deferred_answer_is_passed_by_later_ones_and_carries_a_value() -> None:
+    pair = Pair().opened()
+    pair.run = lambda event: None  # deferred
+    pair.client.mutate(0, [0])
+    pair.client.mutate(0, [1])
+    pair.exchange()
+    assert [e.seq for e in pair.seen_by_server if isinstance(e, Called)] == [1, 2]
+    pair.server.answer(2, Outcome.CANCELED)
+    pair.move(3)
+    pair.server.answer(1, Outcome.EXECUTED, wire.to_raw({"n": 7}))
+    pair.exchange()
+    answers = [e for e in pair.seen_by_client if isinstance(e, Answered)]
+    assert [(a.seq, a.outcome) for a in answers] == [
+        (2, Outcome.CANCELED),
+        (1, Outcome.EXECUTED),
+    ]
+    assert msgspec.msgpack.decode(answers[1].value) == {"n": 7}
+    assert pair.client.follower.ticks[3] == 1
+    assert not pair.server.answer(1, Outcome.EXECUTED)  # once
+
+
+def test_an_answer_may_carry_an_error() -> None:
+    pair = Pair().opened()
+    pair.run = lambda event: None
+    pair.client.mutate(0, [0])
+    pair.exchange()
+    pair.server.answer(1, Outcome.ERROR, wire.error_to_raw(RefusedError("not today")))
+    pair.exchange()
+    (answer,) = (e for e in pair.seen_by_client if isinstance(e, Answered))
+    error = wire.error_from_raw(answer.value)
+    assert isinstance(error, RefusedError) and str(error) == "not today"
+
+
+def test_a_cancel_reaches_the_server_only_while_the_answer_is_due() -> None:
+    pair = Pair().opened()
+    pair.run = lambda event: None
+    pair.client.mutate(0, [0])
+    pair.client.cancel(1)
+    pair.exchange()
+    assert Cancelled(1) in pair.seen_by_server
+    pair.server.answer(1, Outcome.CANCELED)
+    deliver(pair.server, wire.to_frame(wire.Cancel(1)))  # it crossed the answer
+    pair.exchange()
+    pair.client.cancel(1)
+    assert pair.client.to_send() == b""
+    assert pair.server.phase is Phase.OPEN
+
+
+def test_a_payload_comes_after_the_states_that_were_before_it() -> None:
+    pair = Pair().opened()
+    pair.move(0)
+    pair.server.send_payload("news", wire.to_raw([1, "x"]))
+    pair.move(1)
+    pair.exchange()
+    assert pair.seen_by_client[0] == Advanced([0, 1])
+    assert isinstance(delivered := pair.seen_by_client[1], Delivered)
+    assert delivered.name == "news"
+    assert msgspec.msgpack.decode(delivered.data) == [1, "x"]
+    assert pair.seen_by_client[2] == Advanced([1, 1])
+
+
+def test_what_is_over_the_frame_limit_is_an_error_for_who_sends_it() -> None:
+    pair = Pair(options=RpcOptions(frame_limit=4096)).opened()
+    large = wire.to_raw(b"x" * 5000)
+    with pytest.raises(DeliveryError, match=r"'big' takes a frame of 50\d\d bytes"):
+        pair.server.send_payload("big", large)
+    with pytest.raises(DeliveryError, match="4096"):
+        pair.client.mutate(0, [0], large)
+    pair.exchange()
+    assert pair.seen_by_server == pair.seen_by_client == []
+    assert pair.client.mutate(0, [2]) == 2
+    pair.run = lambda event: None
+    pair.exchange()
+    with pytest.raises(DeliveryError):
+        pair.server.answer(2, Outcome.EXECUTED, large)
+    pair.exchange()
+    (answer,) = (e for e in pair.seen_by_client if isinstance(e, Answered))
+    assert isinstance(wire.error_from_raw(answer.value), DeliveryError)
+
+
+# -- resync ------------------------------------------------------------------------------
+
+
+def corrupt_update(data: bytes) -> bytes:
+    """One update with a wrong checksum, everything else as it is."""
+    framer, out = wire.Framer(1 << 20), b""
+    framer.feed(data)
+    while (body := framer.next()) is not None:
+        message = wire.from_frame(body)
+        if isinstance(message, wire.Update):
+            wrong = msgspec.structs.replace(message.difference, checksum=1)
+            message = wire.Update(wrong)
+        out += wire.to_frame(message)
+    return out
+
+
+def test_a_wrong_checksum_is_one_full_resync_and_nothing_wrong_is_seen() -> None:
+    pair = Pair().opened()
+    pair.move(0)
+    pair.meddle = corrupt_update
+    down = pair.meddle(pair.server.to_send())
+    assert deliver(pair.client, down) == [Resynced()]
+    # What is on its way before the snapshot is neither applied nor lost.
+    pair.run = lambda event: None
+    pair.client.mutate(0, [1])
+    request = pair.client.to_send()
+    pair.move(1)
+    assert deliver(pair.client, pair.server.to_send()) == []
+    events = list(pair.server.receive(request))
+    assert events[0] == Resynced() and isinstance(events[1], Called)
+    pair.move(1)
+    pair.server.answer(1, Outcome.EXECUTED)
+    pair.server.send_payload("p", NIL)
+    assert deliver(pair.client, pair.server.to_send()) == [
+        Advanced([0, 1, 1, 1]),
+        Advanced([1, 1]),
+        Answered(1, Outcome.EXECUTED, NIL),
+        Delivered("p", NIL),
+    ]
+    assert pair.client.follower.ticks == pair.source.ticks
+
+
+def test_answers_and_payloads_wait_for_the_snapshot() -> None:
+    pair = Pair().opened()
+    pair.run = lambda event: None
+    pair.client.mutate(0, [1])
+    pair.exchange()
+    pair.move(0)
+    wrong = corrupt_update(pair.server.to_send())
+    pair.move(1)
+    pair.server.answer(1, Outcome.EXECUTED)
+    pair.server.send_payload("p", NIL)
+    assert deliver(pair.client, wrong + pair.server.to_send()) == [Resynced()]
+    deliver(pair.server, pair.client.to_send())
+    assert deliver(pair.client, pair.server.to_send()) == [
+        Advanced([0, 1, 1, 1]),
+        Answered(1, Outcome.EXECUTED, NIL),
+        Delivered("p", NIL),
+    ]
+
+
+# -- the end -----------------------------------------------------------------------------
+
+
+def test_a_goodbye_is_an_orderly_end_after_the_last_update() -> None:
+    pair = Pair().opened()
+    pair.move(0)
+    pair.server.goodbye("lunch")
+    pair.exchange()
+    advanced, closed = pair.seen_by_client
+    assert advanced == Advanced([0, 1])
+    assert isinstance(closed, Closed) and closed.by_peer
+    assert isinstance(closed.error, ConnectionLost) and "lunch" in str(closed.error)
+    assert pair.server.to_send() == b""
+    with pytest.raises(ConnectionLost):
+        pair.server.send_payload("p", NIL)
+    with pytest.raises(ConnectionLost):
+        pair.client.mutate(0, [0])
+    pair.client.goodbye("too late")
+    assert pair.client.to_send() == b""
+
+
+TO_SERVER: list[wire.Message] = [
+    wire.Mutate(1, 0, [5], NIL),  # the source has 5 states: 0 to 4
+    wire.Cancel(1),  # never asked
+    wire.Hello(1, "c", wire.Role.OBSERVER, b"n" * 32),
+    wire.Subscribe(b"", None),
+    wire.Update(wire.Difference([], 0, 0)),
+    wire.Payload("p", NIL),
+]
+TO_CLIENT: list[wire.Message] = [
+    wire.Answer(1, Outcome.EXECUTED, None, NIL),  # nothing was asked
+    wire.Update(wire.Difference([9, 1], 0, 0)),
+    wire.Update(wire.Difference([0], 0, 0)),
+    wire.Update(wire.Difference([0, 0], 0, 0)),
+    wire.Snapshot(wire.ClockData(0, 0, [0] * 5, 0)),  # nobody asked for it
+    wire.Mutate(1, 0, [0], NIL),
+    wire.Welcome(b"p" * 32),
+]
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [("server", m) for m in TO_SERVER] + [("client", m) for m in TO_CLIENT],
+    ids=lambda value: value if isinstance(value, str) else wire.describe(value),
+)
+def test_what_no_peer_may_send_is_told_and_ends_the_session(
+    side: str, message: wire.Message
+) -> None:
+    pair = Pair().opened()
+    session = pair.server if side == "server" else pair.client
+    before = pair.source.time()
+    (closed,) = deliver(session, wire.to_frame(message))
+    assert isinstance(closed, Closed) and isinstance(closed.error, ProtocolError)
+    told = wire.from_frame(session.to_send()[4:])
+    assert isinstance(told, wire.Failure)
+    assert told.error.message == str(closed.error)
+    assert pair.source.time() == before
+
+
+def test_a_number_that_does_not_rise_runs_nothing() -> None:
+    pair = Pair().opened()
+    pair.client.mutate(0, [0])
+    pair.exchange()
+    again = wire.to_frame(wire.Mutate(1, 0, [0], NIL))
+    (closed,) = deliver(pair.server, again)
+    assert isinstance(closed, Closed) and "rise" in str(closed.error)
+
+
+def test_what_came_before_a_fault_in_the_same_bytes_is_done_and_nothing_after_it() -> None:
+    pair = Pair().opened()
+    good = [wire.to_frame(wire.Mutate(seq, 0, [0], NIL)) for seq in (1, 2, 3)]
+    events = deliver(pair.server, good[0] + b"\x01\x00\x00\x00\xc1" + good[1])
+    assert [type(event) for event in events] == [Called, Closed]
+
+
+@given(st.data())
+def test_an_exchange_may_be_split_and_joined_anywhere(data: st.DataObject) -> None:
+    pair = Pair().opened()
+    for step in range(6):
+        pair.client.mutate(0, [step % 5])
+        pair.move(step % 3)
+    pair.server.send_payload("p", wire.to_raw("x" * 300))
+    stream, at = pair.client.to_send(), 0
+    while at < len(stream):
+        size = data.draw(st.integers(1, 20))
+        for event in pair.server.receive(stream[at : at + size]):
+            assert isinstance(event, Called)
+            pair.run(event)
+        at += size
+    stream, at = pair.server.to_send(), 0
+    seen: list[object] = []
+    while at < len(stream):
+        size = data.draw(st.integers(1, 50))
+        seen += pair.client.receive(stream[at : at + size])
+        at += size
+    answered = [event.seq for event in seen if isinstance(event, Answered)]
+    assert answered == [1, 2, 3, 4, 5, 6]
+    assert pair.client.follower.ticks == pair.source.ticks
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=6))
+def test_damage_ends_in_a_protocol_error_or_in_the_right_state(at: int, junk: bytes) -> None:
+    pair = Pair().opened()
+    for step in range(5):
+        pair.client.mutate(0, [step])
+    stream = bytearray(pair.client.to_send())
+    at %= len(stream)
+    stream[at : at + len(junk)] = junk
+    for event in pair.server.receive(bytes(stream)):
+        if isinstance(event, Called):
+            pair.run(event)
+    deliver(pair.client, pair.server.to_send())
+    if pair.client.phase is Phase.OPEN:
+        assert pair.client.follower.ticks == pair.source.ticks

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from amnode.errors import Cause
+from amnode.node.policy.crash import last_line, report
+
+
+@dataclass
+class Facts:
+    pid: int = 7
+    exit_code: int | None = None
+    signal: str = ""
+    known: bool = True
+
+
+@pytest.mark.parametrize(
+    ("facts", "decided", "cause", "text"),
+    [
+        (Facts(exit_code=3), None, Cause.EXIT_CODE, "exited with code 3"),
+        (Facts(signal="SIGSEGV"), None, Cause.SIGNAL, "was ended by SIGSEGV"),
+        (Facts(known=False), None, Cause.LOST, "ended, nobody knows how,"),
+        (Facts(signal="SIGKILL"), Cause.HANG, Cause.HANG, "was ended by SIGKILL"),
+        (Facts(signal="SIGKILL"), Cause.START_TIMEOUT, Cause.START_TIMEOUT, "SIGKILL"),
+    ],
+)
+def test_every_death_has_a_cause(
+    facts: Facts, decided: Cause | None, cause: Cause, text: str
+) -> None:
+    made = report("w1", facts, state="leased", output=["x", "boom"], decided=decided, why="so")
+    assert made.cause == cause
+    assert text in made.message
+    assert made.message.endswith("while leased: so; its last line: boom.")
+    assert (made.pid, made.exit_code, made.signal) == (7, facts.exit_code, facts.signal)
+    assert made.output == ("x", "boom") and made.state == "leased"
+
+
+def test_one_that_wrote_nothing_says_so() -> None:
+    made = report("w1", Facts(exit_code=0), state="idle")
+    assert made.message == (
+        "Worker w1 (pid 7) exited with code 0 while idle; it wrote nothing."
+    )
+
+
+def test_the_last_line_cannot_forge_others_and_is_cut() -> None:
+    assert last_line(["first", "\x1b[31mred\x07\r", "  \n"]) == r"\x1b[31mred\x07"
+    assert last_line(["é ok"]) == "é ok"
+    assert len(last_line(["x" * 999])) == 200
+    assert last_line([]) == ""

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amnode.errors import JobFailed, ProtocolError, RefusedError, StateUnknownError
+from amnode.machine.queue import MutationType
+from amnode.machine.schema import Schema, State
+from amnode.rpc.exposure import ErrorReport, Exposure, Gate
+from amnode.rpc.protocol.wire import NIL, Role, to_raw
+
+ADD, REMOVE, SET, TOGGLE = MutationType
+SCHEMA = Schema({"A": State(), "B": State(), "C": State(), "D": State()})  # and Exception, 4
+
+
+class Number(msgspec.Struct, forbid_unknown_fields=True):
+    n: int
+
+
+class Optional(msgspec.Struct):
+    n: int = 7
+
+
+GATE = Gate(
+    SCHEMA,
+    Exposure(mutable={"A": None, "B": Number, "C": Optional}, removable={"A": None, "C": None}),
+)
+
+
+def check(type_: int, *states: int, args: Any = None, gate: Gate = GATE) -> Any:
+    return gate.check(Role.CONTROLLER, type_, states, to_raw(args))
+
+
+def test_what_is_open_passes_with_its_arguments_decoded() -> None:
+    assert check(ADD, 0) is None
+    assert check(ADD, 1, args={"n": 3}) == Number(3)
+    assert check(ADD, 0, 1, args={"n": 3}) == Number(3)
+    assert check(REMOVE, 0) is None
+    assert check(TOGGLE, 0) is None
+
+
+def test_arguments_whose_fields_have_defaults_need_not_be_sent() -> None:
+    assert check(ADD, 2) == Optional(7)
+    with pytest.raises(ProtocolError, match="B needs Number"):
+        check(ADD, 1)
+
+
+@pytest.mark.parametrize(
+    ("type_", "states"),
+    [
+        (ADD, (3,)),
+        (ADD, (0, 3)),
+        (ADD, (4,)),
+        (REMOVE, (1,)),
+        (TOGGLE, (1,)),
+        (SET, (0,)),
+        (SET, ()),
+        (ADD, ()),
+        (ADD, (1, 2)),  # two kinds of arguments
+    ],
+)
+def test_what_is_closed_is_refused(type_: int, states: tuple[int, ...]) -> None:
+    with pytest.raises(RefusedError):
+        check(type_, *states, args={"n": 1} if 1 in states else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "args"),
+    [
+        (0, {"n": 1}),
+        (0, 0),
+        (1, {"n": "1"}),
+        (1, {"n": 1, "m": 2}),
+        (1, [1]),
+        (1, {"n": 2**70}),
+    ],
+)
+def test_wrong_arguments_are_refused(state: int, args: Any) -> None:
+    raw = to_raw(args) if args != {"n": 2**70} else msgspec.Raw(b"\x81\xa1n\xc4\x01x")
+    with pytest.raises(ProtocolError):
+        GATE.check(Role.CONTROLLER, ADD, (state,), raw)
+
+
+@given(st.sampled_from(list(MutationType)), st.lists(st.integers(0, 4), max_size=3))
+def test_an_observer_changes_nothing(type_: MutationType, states: list[int]) -> None:
+    everything = dict.fromkeys(SCHEMA.names)
+    gate = Gate(SCHEMA, Exposure(everything, everything))
+    with pytest.raises(RefusedError, match="observer"):
+        gate.check(Role.OBSERVER, type_, states, NIL)
+
+
+def test_set_needs_every_state_to_be_open_both_ways() -> None:
+    everything = dict.fromkeys(SCHEMA.names)
+    assert check(SET, 0, gate=Gate(SCHEMA, Exposure(everything, everything))) is None
+    for half in (Exposure(everything), Exposure(removable=everything)):
+        with pytest.raises(RefusedError):
+            check(SET, 0, gate=Gate(SCHEMA, half))
+
+
+def test_by_default_everything_is_closed() -> None:
+    closed = Gate(SCHEMA, Exposure())
+    for type_ in MutationType:
+        for state in range(5):
+            with pytest.raises(RefusedError):
+                check(type_, state, gate=closed)
+
+
+def test_an_exposure_names_states_that_exist() -> None:
+    with pytest.raises(StateUnknownError, match="Nope"):
+        Gate(SCHEMA, Exposure({"Nope": None}))
+
+
+def test_an_error_report_carries_an_error_of_the_tree_or_a_text() -> None:
+    again = ErrorReport.of(JobFailed("x", error_type="E")).error
+    assert isinstance(again, JobFailed) and again.error_type == "E"
+    assert "KeyError" in str(ErrorReport.of(KeyError("k")).error)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amnode.errors import ErrorData, JobFailed, ProtocolError, RpcError
+from amnode.rpc.protocol import wire
+
+
+def frame(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "little") + body
+
+
+def drain(framer: wire.Framer) -> list[bytes]:
+    found: list[bytes] = []
+    while (body := framer.next()) is not None:
+        found.append(body)
+    return found
+
+
+bodies = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+
+
+@given(bodies, st.data())
+def test_any_split_gives_the_same_frames(sent: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(map(frame, sent))
+    framer, got, at = wire.Framer(40), list[bytes](), 0
+    while at < len(stream):
+        size = data.draw(st.integers(1, len(stream) - at))
+        framer.feed(stream[at : at + size])
+        got += drain(framer)
+        at += size
+    assert got == sent
+    assert framer.kept == 0
+
+
+def test_bytes_fed_before_the_last_ones_were_taken_are_not_lost() -> None:
+    framer = wire.Framer(10)
+    framer.feed(frame(b"a") + frame(b"b"))
+    assert framer.next() == b"a"
+    framer.feed(frame(b"c"))
+    assert drain(framer) == [b"b", b"c"]
+
+
+@pytest.mark.parametrize("size", [0, 11, 2**32 - 1])
+def test_a_length_is_refused_before_anything_is_kept(size: int) -> None:
+    framer = wire.Framer(10)
+    framer.feed(size.to_bytes(4, "little"))
+    with pytest.raises(ProtocolError, match=str(size)):
+        framer.next()
+    assert framer.kept <= 4
+
+
+def test_the_limit_itself_is_allowed_and_a_changed_limit_applies_to_the_next_frame() -> None:
+    framer = wire.Framer(10)
+    framer.feed(frame(b"x" * 10) + frame(b"y" * 11))
+    assert framer.next() == b"x" * 10
+    framer.limit = 11
+    assert framer.next() == b"y" * 11
+
+
+def test_an_unfinished_frame_keeps_only_what_came() -> None:
+    framer = wire.Framer(1 << 20)
+    framer.feed((1 << 20).to_bytes(4, "little") + b"x")
+    assert framer.next() is None
+    assert framer.kept == 5
+
+
+def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
+    difference = wire.Difference([0, 1, 3, 2], 1, 99)
+    clock = wire.ClockData(0, 5, [1, 2], 7)
+    state = wire.SchemaState("A", 3, ["B"], ["C"], ["D"], ["E"], ["t"])
+    samples: list[wire.Message] = [
+        wire.Hello(1, "c", wire.Role.OBSERVER, b"n" * 32),
+        wire.Challenge(1, "s", b"n" * 32),
+        wire.Proof(b"p" * 32),
+        wire.Welcome(b"p" * 32),
+        wire.Subscribe(b"", ["A"]),
+        wire.Synced("m", ["A"], [state], clock),
+        wire.Failure(wire.WireError("RpcError", "no", {})),
+        wire.Goodbye("why"),
+        wire.Mutate(1, 2, [0], msgspec.Raw(b"\x01")),
+        wire.Answer(1, wire.Outcome.CANCELED, difference, wire.NIL),
+        wire.Cancel(1),
+        wire.Update(difference),
+        wire.Resync(),
+        wire.Snapshot(clock),
+        wire.Payload("p", msgspec.Raw(b"\x90")),
+    ]
+    tags = {wire.to_frame(sample)[5] for sample in samples}
+    assert len(tags) == len(samples)
+    for sample in samples:
+        assert wire.from_frame(wire.to_frame(sample)[4:]) == sample
+        assert type(wire.from_frame(wire.to_frame(sample)[4:])) is type(sample)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc0",
+        b"\x80",  # a map
+        b"\x90",  # no tag
+        b"\x91\x63",  # an unknown tag
+        b"\x92\x14\x01",  # Resync with a surplus field
+        b"\x91\x12",  # Cancel without a number
+        b"\x92\x12\x00",  # Cancel of number 0
+        b"\x92\x12\xff",  # of a negative number
+        b"\x92\x12\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",  # of NaN
+        b"\x92\x12\xcf\xff\xff\xff\xff\xff\xff\xff\xff",  # beyond 63 bits
+        b"\x92\x08\xa2\xff\xfe",  # bad UTF-8
+        b"\x92\x08\xdb\xff\xff\xff\xff",  # a text of 4 GiB that is not there
+        b"\x95\x10\x01\x00\xdd\xff\xff\xff\xff\xc0",  # 4 Gi states
+        b"\x95\x10\x01\x04\x91\x00\xc0",  # an unknown mutation type
+        b"\x95\x10\x01\x00\x91\xcd\x40\x00\xc0",  # a state that no schema can have
+        b"\x95\x10\x01\x00\x91\x00\xc1",  # a byte that is no msgpack
+        b"\x91\x14\x00",  # a trailing byte
+    ],
+)
+def test_what_is_no_message_is_a_protocol_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.from_frame(body)
+
+
+def test_a_million_deep_and_a_million_wide_values_end_in_an_error() -> None:
+    start = b"\x95\x10\x01\x00"
+    with pytest.raises(ProtocolError):
+        wire.from_frame(start + b"\x91\x00" + b"\x91" * 10**6 + b"\xc0")
+    with pytest.raises(ProtocolError):
+        wire.from_frame(start + b"\xdd\x00\x0f\x42\x40" + b"\x00" * 10**6 + b"\xc0")
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_raise_nothing_but_protocol_errors(body: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        wire.from_frame(body)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "\x1b[31m"])
+def test_an_id_with_control_characters_or_a_wrong_length_is_refused(name: str) -> None:
+    hello = wire.to_frame(wire.Hello(1, name, wire.Role.OBSERVER, b"n" * 32))
+    with pytest.raises(ProtocolError):
+        wire.from_frame(hello[4:])
+
+
+def test_an_error_crosses_by_name_with_its_fields() -> None:
+    error = JobFailed("it broke", error_type="KeyError", traceback="here")
+    again = wire.error_from_raw(wire.error_to_raw(error))
+    assert isinstance(again, JobFailed)
+    assert (str(again), again.error_type, again.traceback) == ("it broke", "KeyError", "here")
+
+
+def test_an_error_of_a_class_that_this_side_lacks_arrives_as_the_root_of_its_layer() -> None:
+    data = ErrorData("os.system", "rm", {"x": "y"})
+    error = wire.error_from_wire(wire.WireError(data.name, data.message, data.detail))
+    assert type(error) is RpcError
+    with pytest.raises(ProtocolError):
+        wire.error_from_raw(msgspec.Raw(b"\x91\x01"))
