@@ -34,11 +34,14 @@ class Peer:
         self.ends: list[Exception | None] = []
         self.reply: Callable[[bytes], list[bytes]] = lambda data: []
         self.ended = asyncio.Event()
+        self.came = asyncio.Event()
+        self.wrote = asyncio.Event()
         self._changed = asyncio.Event()
 
     def connected(self, connection: Connection) -> None:
         assert self.connection is None
         self.connection = connection
+        self.came.set()
 
     def received(self, data: bytes) -> None:
         assert not self.ends
@@ -51,6 +54,7 @@ class Peer:
         self.to_say.clear()
         if data:
             self.writes.append(data)
+            self.wrote.set()
         return data
 
     def lost(self, error: Exception | None) -> None:
@@ -85,9 +89,11 @@ class Room:
         self.accepted: list[Peer] = []
         self.made: list[Peer] = []
         self.listener: Listener | None = None
+        self.came = asyncio.Event()
 
     def accept(self) -> Peer:
         self.accepted.append(Peer())
+        self.came.set()
         return self.accepted[-1]
 
     async def open(self) -> None:
@@ -100,16 +106,13 @@ class Room:
         self.made.append(near)
         await self.transport.connect(self.address, near, close_timeout=self.timeout)
         near.say(b"hello")
-        far = await self._accepted()
+        while not self.accepted:
+            await self.came.wait()
+        far = self.accepted[-1]
         await far.has(5)
         near.got = far.got = b""
         near.writes.clear()
         return near, far
-
-    async def _accepted(self) -> Peer:
-        while not self.accepted or self.accepted[-1].connection is None:
-            await asyncio.sleep(0)
-        return self.accepted[-1]
 
     async def close(self) -> None:
         if self.listener is not None:
@@ -230,7 +233,7 @@ async def test_the_handler_is_there_before_anything_can_arrive(room: Room) -> No
 
     def accept() -> Peer:
         far.append(peer := Peer())
-        peer.to_say.append(b"first words")
+        peer.reply = lambda data: [b"first words"]
         return peer
 
     room.accept = accept  # type: ignore[method-assign]
@@ -240,10 +243,8 @@ async def test_the_handler_is_there_before_anything_can_arrive(room: Room) -> No
     near = Peer()
     room.made.append(near)
     await room.transport.connect(room.address, near, close_timeout=1)
+    await near.came.wait()
     near.say(b"?")
-    while not far or far[0].connection is None:
-        await asyncio.sleep(0)
-    far[0].link.wake()
     assert await near.has(11) == b"first words"
     room.accepted += far
 
@@ -351,8 +352,7 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
         near = Peer()
         await LOCAL.connect(f"unix:{path}", near, close_timeout=0.05)
         near.say(b"x" * 8_000_000)
-        while not near.writes:
-            await asyncio.sleep(0)
+        await near.wrote.wait()
         for _ in range(3):
             near.say(b"y")
             await asyncio.sleep(0)

@@ -332,7 +332,7 @@ class Machine(MachineApi):
                 return CANCELED
             plan.apply(clock, planner.relations)
             changed = plan.changed
-            if changed and (self._waits.busy or self._tasks):
+            if changed and (self._waits.shelves or self._waits.contexts or self._tasks):
                 self._expire(changed)
                 self._waits.changed(changed)
         else:

@@ -22,6 +22,10 @@ from amnode.machine.resolve import each
 T = TypeVar("T")
 
 
+#: Instead of a tick: a wait for the state to be active, or not to be. Ticks are never negative.
+_ACTIVE, _INACTIVE = -1, -2
+
+
 class Wait(asyncio.Future[None]):
     """A future that is done when its condition came true.
 
@@ -29,27 +33,32 @@ class Wait(asyncio.Future[None]):
     ticks that must be reached.
     """
 
-    def __init__(self, active: int, inactive: int, ticks: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self, index: WaitIndex, active: int, inactive: int, ticks: tuple[tuple[int, int], ...]
+    ) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self.active = active
         self.inactive = inactive
         self.ticks = ticks
-        #: Where the wait is kept, and under which key of which dictionary that is.
-        self.shelf: dict[Wait, None] | None = None
-        self.place: tuple[dict[Any, dict[Wait, None]], Any] | None = None
+        #: Where the index keeps it: a state, and what is waited for of it.
+        self.place: tuple[int, int] | None = None
         self.context: StateContext | None = None
+        self._index = index
 
     def drop(self) -> None:
-        """Takes the wait out of the index."""
-        if self.shelf is not None and self.place is not None:
-            self.shelf.pop(self, None)
-            shelves, key = self.place
-            if not self.shelf and shelves.get(key) is self.shelf:
-                del shelves[key]
-            self.shelf = None
+        """Takes the wait out of the index and out of its context."""
+        if self.place is not None:
+            self._index.discard(self)
         if self.context is not None:
             self.context.release(self)
             self.context = None
+
+    def fail(self, error: Exception) -> None:
+        """Ends the wait with an error, which only those who await it are told."""
+        self.drop()
+        if not self.done():
+            self.set_exception(error)
+            self.exception()  # or the loop would report one that nobody awaits
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancels the wait; nothing of it is left in the index."""
@@ -57,19 +66,40 @@ class Wait(asyncio.Future[None]):
         return super().cancel(msg)
 
 
-class WaitIndex:
-    """All waits and state contexts of one machine."""
+class _Goals:
+    """The ticks of one state that are waited for, and the tick up to which they were served."""
 
-    __slots__ = ("_clock", "_contexts", "_shelves", "_ticks", "closed")
+    __slots__ = ("served", "ticks")
+
+    def __init__(self, served: int) -> None:
+        self.served = served
+        self.ticks: dict[int, None] = {}
+
+    def reached(self, tick: int) -> list[int]:
+        """Those that were not served yet, at the cost of the fewer: ticks passed, or goals."""
+        passed = range(self.served + 1, tick + 1)
+        self.served = tick
+        if len(passed) < len(self.ticks):
+            return [goal for goal in passed if goal in self.ticks]
+        return [goal for goal in self.ticks if goal <= tick]
+
+
+class WaitIndex:
+    """All waits and state contexts of one machine.
+
+    Attributes:
+        shelves: the waits, by state and what is waited for of it.
+        contexts: those that somebody waits on or with, by state.
+        closed: why no wait can come true any more; None while they can.
+    """
+
+    __slots__ = ("_clock", "_goals", "closed", "contexts", "shelves")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: Waits for state i to become active (i, True) or inactive (i, False).
-        self._shelves: dict[tuple[int, bool], dict[Wait, None]] = {}
-        #: Waits for state i to reach a tick.
-        self._ticks: dict[int, dict[int, dict[Wait, None]]] = {}
-        self._contexts: dict[int, dict[StateContext, None]] = {}
-        #: Why no wait can come true any more; None while they can.
+        self._goals: dict[int, _Goals] = {}
+        self.shelves: dict[tuple[int, int], dict[Wait, None]] = {}
+        self.contexts: dict[int, dict[StateContext, None]] = {}
         self.closed: Exception | None = None
 
     def add(
@@ -88,98 +118,105 @@ class WaitIndex:
             ticks: pairs of a state and the tick that it must have reached.
             context: ends the wait with `ContextExpiredError` when it expires.
         """
-        wait = Wait(active, inactive, ticks)
+        wait = Wait(self, active, inactive, ticks)
         if context is not None and not context.valid:
-            wait.set_exception(context.expired_error())
+            wait.fail(context.expired_error())
+        elif not self._place(wait):
+            wait.set_result(None)
         elif self.closed is not None:
-            if self._place(wait):
-                wait.drop()
-                wait.set_exception(self.closed)
-        elif self._place(wait) and context is not None:
-            wait.context = context
-            context.watch()
-            context.waits[wait] = None
+            wait.fail(self.closed)
+        elif context is not None:
+            context.hold(wait)
         return wait
 
     def changed(self, states: Iterable[int]) -> None:
         """Step 11: resolves what came true with the new ticks of `states`."""
-        shelves, ticks = self._shelves, self._ticks
-        if not shelves and not ticks:
+        if not self.shelves:
             return
         for state in states:
             tick = self._clock.ticks[state]
-            shelf = shelves.pop((state, is_active_tick(tick)), None)
-            if shelf:
-                self._look_again(shelf)
-            reached = ticks.get(state)
-            if reached:
-                for goal in [goal for goal in reached if goal <= tick]:
-                    self._look_again(reached.pop(goal))
+            self._look_again(state, _ACTIVE if is_active_tick(tick) else _INACTIVE)
+            goals = self._goals.get(state)
+            for goal in () if goals is None else goals.reached(tick):
+                self._look_again(state, goal)
 
     def expire(self, states: Iterable[int]) -> None:
         """Step 9: ends the contexts of states whose tick changed."""
-        if self._contexts:
+        if self.contexts:
             for state in states:
-                for context in self._contexts.pop(state, ()):
+                for context in self.contexts.pop(state, ()):
                     context.end()
 
     def register(self, context: StateContext) -> None:
         """Has a context told when its state's tick changes."""
-        self._contexts.setdefault(context.state, {})[context] = None
+        self.contexts.setdefault(context.state, {})[context] = None
 
     def forget(self, context: StateContext) -> None:
         """Takes a context out that nobody waits on any more."""
-        watched = self._contexts.get(context.state)
-        if watched is not None:
-            watched.pop(context, None)
-            if not watched:
-                del self._contexts[context.state]
+        watched = self.contexts.get(context.state, {})
+        watched.pop(context, None)
+        if not watched:
+            self.contexts.pop(context.state, None)
+
+    def discard(self, wait: Wait) -> None:
+        """Takes a wait out that will not come true."""
+        assert wait.place is not None
+        shelf = self.shelves[wait.place]
+        del shelf[wait]
+        if not shelf:
+            self._take(wait.place)
+        wait.place = None
 
     def close(self, error: Exception) -> None:
         """Ends every wait with `error`, and every context; later waits end so at once."""
         self.closed = error
-        shelves = [*self._shelves.values()]
-        shelves.extend(shelf for reached in self._ticks.values() for shelf in reached.values())
-        self._shelves.clear()
-        self._ticks.clear()
-        for shelf in shelves:
-            for wait in shelf:
-                wait.shelf = None
-                wait.drop()
-                if not wait.done():
-                    wait.set_exception(error)
-        for contexts in [*self._contexts.values()]:
+        for shelf in [*self.shelves.values()]:
+            for wait in [*shelf]:
+                wait.fail(error)
+        for contexts in [*self.contexts.values()]:
             for context in [*contexts]:
                 context.end()
-        self._contexts.clear()
+        self.contexts.clear()
 
     def __len__(self) -> int:
         """How many waits are pending."""
-        ticked = (shelf for reached in self._ticks.values() for shelf in reached.values())
-        return sum(len(shelf) for shelf in (*self._shelves.values(), *ticked))
+        return sum(len(shelf) for shelf in self.shelves.values())
 
-    def _look_again(self, shelf: dict[Wait, None]) -> None:
-        for wait in shelf:
-            wait.shelf = None
-            self._place(wait)
+    def _look_again(self, state: int, goal: int) -> None:
+        for wait in self._take((state, goal)):
+            wait.place = None
+            if not self._place(wait):
+                wait.drop()
+                wait.set_result(None)
+
+    def _take(self, place: tuple[int, int]) -> dict[Wait, None]:
+        """Takes a whole shelf out."""
+        state, goal = place
+        if goal >= 0:
+            goals = self._goals[state]
+            del goals.ticks[goal]
+            if not goals.ticks:
+                del self._goals[state]
+        return self.shelves.pop(place, {})
 
     def _place(self, wait: Wait) -> bool:
-        """Puts a wait where the next missing thing is, or resolves it; False if resolved."""
+        """Puts a wait where the next missing thing is; False if none is missing."""
         clock = self._clock
         if missing := wait.active & ~clock.mask:
-            wait.place = self._shelves, (next(each(missing)), True)
+            place = next(each(missing)), _ACTIVE
         elif present := wait.inactive & clock.mask:
-            wait.place = self._shelves, (next(each(present)), False)
-        elif early := next(((i, t) for i, t in wait.ticks if clock.ticks[i] < t), None):
-            wait.place = self._ticks.setdefault(early[0], {}), early[1]
+            place = next(each(present)), _INACTIVE
         else:
-            wait.drop()
-            if not wait.done():
-                wait.set_result(None)
-            return False
-        shelves, key = wait.place
-        wait.shelf = shelves.setdefault(key, {})
-        wait.shelf[wait] = None
+            early = (goal for goal in wait.ticks if clock.ticks[goal[0]] < goal[1])
+            goal = next(early, None)
+            if goal is None:
+                return False
+            place = goal
+            if goal[0] not in self._goals:
+                self._goals[goal[0]] = _Goals(clock.ticks[goal[0]])
+            self._goals[goal[0]].ticks[goal[1]] = None
+        wait.place = place
+        self.shelves.setdefault(place, {})[wait] = None
         return True
 
 
@@ -226,7 +263,7 @@ class StateContext:
         if not self.valid:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.watch()
+        self._index.register(self)
         self.watched[future] = None
         try:
             await future
@@ -255,17 +292,17 @@ class StateContext:
                 left.cancel()
             await asyncio.gather(task, end, return_exceptions=True)
 
-    def watch(self) -> None:
-        """Registers the context, so that its end is told."""
+    def hold(self, wait: Wait) -> None:
+        """Ties a wait to this context: it ends with it."""
+        wait.context = self
+        self.waits[wait] = None
         self._index.register(self)
 
     def end(self) -> None:
         """Called when the tick changed, or the machine is no more."""
         self._ended = True
         for wait in [*self.waits]:
-            wait.drop()
-            if not wait.done():
-                wait.set_exception(self.expired_error())
+            wait.fail(self.expired_error())
         for future in self.watched:
             if not future.done():
                 future.set_result(None)

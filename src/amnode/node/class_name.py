@@ -7,9 +7,11 @@ as multiprocessing does, so that `if __name__ == "__main__":` keeps the program 
 from __future__ import annotations
 
 import importlib
-import runpy
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from amnode.errors import OptionError
@@ -49,16 +51,21 @@ def name_of(cls: type) -> tuple[str, str]:
 def load(target: str, script: str) -> type[Any]:
     """The class that `name_of` named, imported in this process."""
     module_name, _, qualname = target.partition(":")
-    if script:
-        namespace = runpy.run_path(script, run_name=SCRIPT_NAME)
-        first, *rest = qualname.split(".")
-        found: Any = namespace[first]
-    else:
-        found = importlib.import_module(module_name)
-        rest = qualname.split(".")
-    for part in rest:
+    found: Any = _run_script(script) if script else importlib.import_module(module_name)
+    for part in qualname.split("."):
         found = getattr(found, part)
     return found
+
+
+def _run_script(script: str) -> ModuleType:
+    """The script as a module that annotations can be looked up in, so a registered one."""
+    loader = SourceFileLoader(SCRIPT_NAME, script)
+    spec = spec_from_loader(SCRIPT_NAME, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[SCRIPT_NAME] = module
+    loader.exec_module(module)
+    return module
 
 
 def _verify(cls: type, module: Any, target: str) -> None:

@@ -31,6 +31,7 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
+    AuthError,
     LeaseError,
     LeaseTimeoutError,
     OptionError,
@@ -63,7 +64,7 @@ from amnode.node.policy.lease import ClientLeases
 from amnode.node.policy.options import ClientOptions
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
-from amnode.node.worker import Worker, kind_of
+from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.client import RpcClient
 from amnode.rpc.protocol.handshake import schema_hash
 
@@ -130,7 +131,7 @@ class Client:
             raise OptionError("A client needs the token of its supervisor; pass `token=`.")
         self.opts = opts or ClientOptions()
         self.name = id
-        self.kind, self.schema = _kind_and_schema(kind, schema)
+        self.kind, self.schema = kind_and_schema(kind, schema)
         self._instance = f"{id}.{secrets.token_hex(4)}"
         self.machine = Machine(ClientStates, id=f"nc-{id}")
         self.machine.bind(self)
@@ -233,8 +234,8 @@ class Client:
     def _why_none(self, wait: float) -> str:
         if self.rpc_super is None:
             return (
-                f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s: "
-                f"{self.machine.err or 'none was tried'}."
+                f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s; the last "
+                f"error: {self.machine.err or 'none was tried'}"
             )
         return (
             f"No worker of kind {self.kind} came free in {wait:g} s. Wait longer, raise the "
@@ -399,6 +400,7 @@ class Client:
 
     async def _connect_super(self) -> asyncio.Future[None] | None:
         """Connects to the first supervisor that answers; its end is what the future is for."""
+        errors: list[Exception] = []
         for address in self._addrs:
             lost: asyncio.Future[None] = self._loop().create_future()
             rpc = RpcClient(
@@ -418,13 +420,22 @@ class Client:
             except (AmnodeError, OSError, TimeoutError) as error:
                 mirror.close()
                 self.machine.add_err_state(S.ErrSupervisor, error)
+                errors.append(error)
             except BaseException:
                 mirror.close()
                 raise
             else:
                 self._super_came(rpc, address, mirror)
                 return lost
+        if all(isinstance(error, AuthError | SchemaError) for error in errors):
+            self._refused(errors[0])
         return None
+
+    def _refused(self, error: Exception) -> None:
+        """No supervisor will ever have this client: waiting for one makes no sense."""
+        for request_id, future in self._requests.items():
+            if self._leases.denied(request_id) and not future.done():
+                future.set_exception(error)
 
     def _super_came(self, rpc: RpcClient, address: str, mirror: Pipe) -> None:
         self.rpc_super = rpc
@@ -553,15 +564,3 @@ def _mirrored(prefix: str) -> dict[str, str]:
     if prefix == "Super":
         shown["Ready"] = S.SuperReady
     return shown
-
-
-def _kind_and_schema(
-    kind: str | type[Worker], schema: Schema | type[States] | None
-) -> tuple[str, Schema]:
-    if not isinstance(kind, str):
-        return kind_of(kind), kind.schema.schema()
-    if schema is None:
-        raise OptionError(
-            f"Pass the schema of kind {kind!r}, or the Worker class instead of it."
-        )
-    return kind, schema if isinstance(schema, Schema) else schema.schema()

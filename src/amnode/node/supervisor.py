@@ -26,7 +26,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +43,7 @@ from amnode.errors import (
 from amnode.launch.command import CommandLauncher
 from amnode.launch.process import Launcher
 from amnode.machine.machine import Machine
+from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node.args import (
     Denied,
@@ -64,7 +65,7 @@ from amnode.node.policy.roster import Condition, Member
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
-from amnode.node.worker import Worker, kind_of
+from amnode.node.worker import Worker, kind_and_schema
 from amnode.node.worker_link import WorkerLink
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
@@ -140,7 +141,11 @@ class Supervisor:
     """Runs the workers of one kind, and leases them to clients.
 
     Args:
-        worker: the `Worker` class that its processes run.
+        kind: the `Worker` class that its processes run; or, as text, what the workers of the
+            program `bin` are.
+        bin: the command of a program that ends in `run_worker`; of this interpreter, by
+            default.
+        schema: of the workers, where `kind` is text.
         name: of the supervisor; made from the kind and the process id by default.
         token: what clients must prove to have; 32 fresh random bytes by default.
         public_addr: where clients connect; a Unix socket in a private directory by default.
@@ -160,7 +165,9 @@ class Supervisor:
 
     def __init__(
         self,
-        worker: type[Worker],
+        kind: str | type[Worker],
+        bin: Sequence[str] = (),
+        schema: Schema | type[States] | None = None,
         *,
         name: str = "",
         token: bytes = b"",
@@ -169,7 +176,8 @@ class Supervisor:
         launcher: Launcher | None = None,
     ) -> None:
         self.opts = opts or SupervisorOptions()
-        self.worker_kind = kind_of(worker)
+        self.worker_kind, self._schema = kind_and_schema(kind, schema)
+        self.worker_bin = tuple(bin) or _COMMAND
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
         self.token = token or secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
@@ -180,8 +188,11 @@ class Supervisor:
         self.public_mux: Mux | None = None
         self.local_rpc: Mux | None = None
         self._public_addr = public_addr
-        self._target = name_of(worker)
-        self._schema = worker.schema.schema()
+        if isinstance(kind, str) and not bin:
+            raise OptionError(
+                f"Pass the command of kind {kind!r}, or its Worker class instead."
+            )
+        self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._launcher = launcher or CommandLauncher()
         self._nonce = secrets.token_hex(3)
         self._core = PoolCore(
@@ -226,9 +237,12 @@ class Supervisor:
 
         Raises:
             RpcError: an address cannot be listened on.
+            PoolError: it was stopped before.
         """
         if self.machine.is1(S.Start):
             return
+        if self._ended is not None:
+            raise PoolError(f"Supervisor {self.name} was stopped; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
         self._directory = Path(tempfile.mkdtemp(prefix="amnode-"))
         self._open_muxes(self._directory)
@@ -248,17 +262,20 @@ class Supervisor:
         Raises:
             PoolError: the pool stopped trying, because its workers fail to start; says of what.
         """
-        ready = self.machine.when1(S.PoolReady)
-        broken = self.machine.when1(S.ErrPool)
+        machine = self.machine
+        waits = (
+            machine.when1(S.PoolReady),
+            machine.when1(S.ErrPool),
+            machine.when_not1(S.Start),
+        )
         try:
-            await asyncio.wait((ready, broken), return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                ready.result()
-            elif self.machine.err is not None:
-                raise self.machine.err
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not waits[0].done():
+                raise PoolError(self.view().broken or f"Supervisor {self.name} is not running.")
+            waits[0].result()
         finally:
-            ready.cancel()
-            broken.cancel()
+            for wait in waits:
+                wait.cancel()
 
     async def stop(self) -> None:
         """Stops: no new leases, running ones get their grace, then every process is ended.
@@ -383,11 +400,19 @@ class Supervisor:
         try:
             while self._inbox:
                 for action in self._core.handle(self._inbox.popleft(), self._now()):
-                    self._DEEDS[type(action)](self, action)
+                    self._do(action)
                 self._publish()
         finally:
             self._busy = False
         self._arm()
+
+    def _do(self, action: events.Action) -> None:
+        """Does one thing; a fault in it must not keep the core from its next event."""
+        try:
+            self._DEEDS[type(action)](self, action)
+        except Exception as error:
+            logger.exception("%s could not be done.", action)
+            self.machine.add_err(error)
 
     def _arm(self) -> None:
         """Rule 4."""
@@ -480,13 +505,15 @@ class Supervisor:
         args: _WorkerArgs = event.args
         self.machine.remove1(S.ForkingWorker)
         link = self._links[args.worker_id]
-        path = [str(Path(entry or ".").resolve()) for entry in sys.path]
-        self.machine.spawn(
-            None,
-            link.launch(
-                self._launcher, _COMMAND, path, self._target, self.worker_kind, args.secret
-            ),
+        launch = link.launch(
+            self._launcher,
+            self.worker_bin,
+            path=[str(Path(entry or ".").resolve()) for entry in sys.path],
+            target=self._target,
+            kind=self.worker_kind,
+            secret=args.secret,
         )
+        self.machine.spawn(None, launch)
 
     def SetWorkerEnter(self, event: Event) -> bool:
         """Names a worker."""

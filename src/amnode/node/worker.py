@@ -23,7 +23,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,9 +36,11 @@ from amnode.errors import (
     JobTimeoutError,
     JobUnknownError,
     LeaseLost,
+    OptionError,
     Outcome,
     RefusedError,
 )
+from amnode.launch.entry import take_boot
 from amnode.machine.machine import Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
@@ -119,7 +120,7 @@ class Worker:
         self._jobs = jobs_of(type(self))
         self._work: Work | None = None
         self._jobs_done = 0
-        self._born = time.monotonic()
+        self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
@@ -138,6 +139,7 @@ class Worker:
         """Starts the worker: opens its servers and calls its bootstrap back."""
         self.name = boot.name
         self.machine.id = f"nw-{boot.name}"
+        self._born = self._now()
         return self.machine.add1(S.Start, StartArgs(boot=boot))
 
     def stop(self, reason: str = "stopped") -> Result:
@@ -157,7 +159,7 @@ class Worker:
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself to its supervisor."""
-        now = time.monotonic()
+        now = self._now()
         lease = self.lease
         return WorkerInfo(
             worker_id=self.machine.id,
@@ -600,10 +602,28 @@ def kind_of(cls: type[Worker]) -> str:
     return cls.kind or cls.__name__
 
 
+def kind_and_schema(
+    kind: str | type[Worker], schema: Schema | type[States] | None
+) -> tuple[str, Schema]:
+    """Both of them, whichever way they are given.
+
+    Raises:
+        OptionError: a kind as text needs its schema.
+    """
+    if not isinstance(kind, str):
+        return kind_of(kind), kind.schema.schema()
+    if schema is None:
+        raise OptionError(f"Pass the schema of kind {kind!r}, or the Worker class instead.")
+    return kind, schema if isinstance(schema, Schema) else schema.schema()
+
+
 def main(payload: bytes) -> int:
     """The whole life of a worker's process, from what its descriptor said to its exit code."""
     boot = msgspec.msgpack.decode(payload, type=WorkerBoot)
-    cls = load(boot.target, boot.script)
+    return _run(load(boot.target, boot.script), boot)
+
+
+def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
     try:
         import uvloop
     except ImportError:
@@ -614,6 +634,18 @@ def main(payload: bytes) -> int:
     sys.stderr.flush()
     # A thread that a job left behind must not keep the process.
     os._exit(code)
+
+
+def run_worker(cls: Callable[[], Worker]) -> int:
+    """The body of a program that a supervisor starts by command: runs one worker to its end.
+
+    Args:
+        cls: makes the worker, of the kind and schema that the supervisor expects.
+
+    Raises:
+        SystemExit: the program was not started by a supervisor.
+    """
+    return _run(cls, msgspec.msgpack.decode(take_boot().payload, type=WorkerBoot))
 
 
 async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:

@@ -16,7 +16,6 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
-    ConnectionLost,
     LaunchError,
     RefusedError,
     RpcError,
@@ -93,6 +92,7 @@ class WorkerLink:
         self._tell = tell
         self._local_secret = secrets.token_bytes(32)
         self._ready = False
+        self._error_ticks: dict[str, int] = {}
         self._closed = False
         #: What the worker said before `connect` knew that it is connected; None afterwards.
         self._early: list[events.InfoReceived] | None = None
@@ -116,17 +116,26 @@ class WorkerLink:
         self,
         launcher: Launcher,
         command: tuple[str, ...],
+        *,
         path: list[str],
-        boot: tuple[str, str],
+        target: tuple[str, str],
         kind: str,
         secret: bytes,
     ) -> None:
-        """Starts the process and follows it. Tells Started and Exited, or SpawnFailed."""
+        """Starts the process and follows it. Tells Started and Exited, or SpawnFailed.
+
+        Args:
+            launcher: how it starts.
+            command: the program and its arguments.
+            path: entries that its `sys.path` must have.
+            target: the class that it runs, and the script of that; see `class_name`.
+            kind: of the worker.
+            secret: opens the bootstrap.
+        """
         assert self.bootstrap is not None
-        target, script = boot
         payload = WorkerBoot(
-            target=target,
-            script=script,
+            target=target[0],
+            script=target[1],
             name=self.name,
             kind=kind,
             boot_addr=self.bootstrap.address,
@@ -161,7 +170,6 @@ class WorkerLink:
 
     async def connect(self, address: str) -> None:
         """Connects to the worker. Tells Connected and then Ready, or ConnectFailed."""
-        await self.close_bootstrap()
         rpc = self._client(address, handshake_id(self._supervisor_id))
         self._early = []
         try:
@@ -186,6 +194,7 @@ class WorkerLink:
         for info in early or ():
             self._tell(info)
         self._look()
+        await self.close_bootstrap()
         if old is not None:
             await old.stop()
 
@@ -214,7 +223,9 @@ class WorkerLink:
             self._ready = ready
             self._tell(events.ReadyChanged(self.worker_id, ready))
         for state in _COUNTED:
-            if self.rpc.source.is1(state):
+            tick = self.rpc.source.tick(state)
+            if tick > self._error_ticks.get(state, 0) and self.rpc.source.is1(state):
+                self._error_ticks[state] = tick
                 self._tell(events.ErrorSeen(self.worker_id, f"{state} is active"))
 
     def _payload(self, name: str, data: msgspec.Raw) -> None:
@@ -253,6 +264,8 @@ class WorkerLink:
         """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
         if fresh:
             answered = await self._greet()
+            if answered:
+                await self._drop_connection()
         else:
             answered, _ = await self._ask(lambda rpc: rpc.source.add1(W.Healthcheck))
         if answered:
@@ -276,6 +289,13 @@ class WorkerLink:
             await rpc.stop()
         return True
 
+    async def _drop_connection(self) -> None:
+        """The worker lives and this connection does not answer: the core makes another."""
+        rpc, self.rpc = self.rpc, None
+        if rpc is not None:
+            await rpc.stop()
+            self._tell(events.ConnectionLost(self.worker_id, "it did not answer"))
+
     async def _ask(
         self, mutate: Callable[[RpcClient], Awaitable[object]]
     ) -> tuple[bool | None, str]:
@@ -284,10 +304,10 @@ class WorkerLink:
             return None, "there is no connection"
         try:
             return bool(await mutate(self.rpc)), ""
-        except ConnectionLost as error:
-            return None, str(error)
-        except AmnodeError as error:
+        except RefusedError as error:  # the worker's own no, and nothing else is one
             return False, str(error)
+        except AmnodeError as error:
+            return None, str(error)
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -218,8 +218,8 @@ class LocalTransport:
         scheme, rest = parse_address(address)
         if scheme == "memory":
             return self._listen_memory(address, rest, accept, close_timeout)
-        listen = _listen_unix(address, Path(rest), accept, close_timeout)
-        return await _without_cause(listen)
+        path = Path(rest)
+        return await _without_cause(lambda: _listen_unix(address, path, accept, close_timeout))
 
     async def connect(
         self, address: str, handler: Handler, *, close_timeout: float
@@ -227,8 +227,10 @@ class LocalTransport:
         """See `Transport.connect`."""
         scheme, rest = parse_address(address)
         if scheme == "unix":
-            connect = _connect_unix(address, Path(rest), handler, close_timeout)
-            return await _without_cause(connect)
+            path = Path(rest)
+            return await _without_cause(
+                lambda: _connect_unix(address, path, handler, close_timeout)
+            )
         listener = self._listeners.get(rest)
         if listener is None or not listener.open_here():
             raise ConnectionLost(f"Nobody listens at {address}.")
@@ -266,11 +268,11 @@ def _gathers_writes(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).__module__.partition(".")[0] == "uvloop"
 
 
-async def _without_cause(work: Awaitable[T]) -> T:
-    """Awaits in an empty context (rule 6)."""
+async def _without_cause(work: Callable[[], Awaitable[T]]) -> T:
+    """Does some work in an empty context (rule 6)."""
 
     async def run() -> T:
-        return await work
+        return await work()
 
     return await asyncio.get_running_loop().create_task(run(), context=Context())
 
@@ -401,6 +403,9 @@ async def _listen_unix(
     except OSError as error:
         sock.close()
         raise ConnectionLost(f"{address} cannot be listened on: {error.strerror}.") from error
+    except OptionError:
+        sock.close()
+        raise
     try:
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: _StreamConnection(accept(), close_timeout), sock=sock, backlog=_BACKLOG

@@ -32,6 +32,7 @@ class Asked:
     called: list[str]
     auto: bool = False
     prepended: bool = False
+    quiet: bool = False
 
 
 @dataclass
@@ -189,7 +190,7 @@ class Naive:
             )
         )
         quiet = asked.type == "add" and asked.called in (["Healthcheck"], ["Heartbeat"])
-        if accepted and changed and not asked.auto and not quiet:
+        if accepted and changed and not asked.auto and not quiet and not asked.quiet:
             self.try_autos()
         return accepted
 
@@ -281,6 +282,7 @@ class Naive:
             self.answers.append(self.mutate(type_, called))
         if name in self.script.raising:
             if "Exception" not in asked.called:
-                self.queue.insert(0, Asked("add", ["Exception"], prepended=True))
+                error = Asked("add", ["Exception"], prepended=True, quiet=asked.auto)
+                self.queue.insert(0, error)
             return False
         return name not in self.script.falsy

@@ -77,7 +77,7 @@ class PoolCore:
         self._spawn_error = ""
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take in what happened at `now`, by the driver's monotonic clock; what to do, in order."""
+        """Take in what happened at `now` (monotonic, s); returns what to do, in order."""
         self._now = now = max(now, self._now)
         self._discount_lag(now)
         self._ON_EVENT[type(event)](self, event)

@@ -255,7 +255,6 @@ class ClientOptions:
     delivery_timeout: float = seconds(
         5.0, least=0.0, why="pending calls of a lost worker wait so long for its cause"
     )
-    op_timeout: float = seconds(1.0, least=0.01, why="an operation, such as a release")
 
     def __post_init__(self) -> None:
         _verify(self)
