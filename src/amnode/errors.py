@@ -41,8 +41,9 @@ A message says what was wrong, with which value, and what to do. Errors cross th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Cause(StrEnum):
@@ -64,8 +65,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorData:
+class ErrorData(msgspec.Struct, frozen=True):
     """An error as it crosses a connection: data, never code.
 
     Attributes:

@@ -6,15 +6,17 @@ command line nor the environment holds more than the number of the descriptor.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shlex
 import subprocess
 
 from amnode.errors import LaunchError
 from amnode.launch.entry import BOOT_FD
 from amnode.launch.process import ChildProcess, LaunchSpec
 
-#: Bytes that fit a pipe on every system; more needs an anonymous file in memory.
-_PIPE_LIMIT = 4096
+#: The first descriptor that is none of a child's standard streams.
+_FIRST_FREE = 3
 
 
 class CommandLauncher:
@@ -34,21 +36,16 @@ class CommandLauncher:
             LaunchError: it could not be started; says which command, and why.
         """
         try:
-            popen = _start(spec)
-        except OSError as error:
-            command = " ".join(spec.argv)
-            raise LaunchError(
-                f"Cannot start `{command}`: {error.strerror or error}."
-            ) from error
-        try:
-            return ChildProcess(popen, spec.output, use_pidfd=self._use_pidfd)
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            raise
+            return ChildProcess(_start(spec), spec.output, use_pidfd=self._use_pidfd)
+        # ValueError: what no system call takes. RuntimeError: no thread to watch it with.
+        except (OSError, ValueError, RuntimeError) as error:
+            command = shlex.join(spec.argv)
+            raise LaunchError(f"Cannot start `{command}`: {_reason(error)}.") from error
 
 
 def _start(spec: LaunchSpec) -> subprocess.Popen[bytes]:
+    if not spec.argv:
+        raise ValueError("no program is named")
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     output = os.open(spec.output, flags, 0o600)
     try:
@@ -72,16 +69,48 @@ def _start(spec: LaunchSpec) -> subprocess.Popen[bytes]:
         os.close(output)
 
 
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    return f"{error.strerror}: {os.fsdecode(error.filename)!r}"
+
+
 def _boot_descriptor(boot: bytes) -> int:
     """A descriptor from which the child reads `boot` to the end."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("boot", os.MFD_CLOEXEC)
-        os.write(descriptor, boot)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+    descriptor = _in_memory(boot) if hasattr(os, "memfd_create") else _in_pipe(boot)
+    if descriptor >= _FIRST_FREE:
         return descriptor
-    if len(boot) > _PIPE_LIMIT:
-        raise OSError(f"the boot record of {len(boot)} bytes is over {_PIPE_LIMIT}")
+    # This process has closed one of its own standard streams; the child's would replace it.
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    finally:
+        os.close(descriptor)
+
+
+def _in_memory(boot: bytes) -> int:
+    descriptor = os.memfd_create("boot", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            file.write(boot)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _in_pipe(boot: bytes) -> int:
     reading, writing = os.pipe()
-    os.write(writing, boot)
-    os.close(writing)
+    try:
+        os.set_blocking(writing, False)
+        fitted = os.write(writing, boot)
+        if fitted < len(boot):
+            raise OSError(f"a boot record of {len(boot)} bytes; a pipe takes {fitted} here")
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
     return reading

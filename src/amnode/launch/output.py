@@ -18,12 +18,13 @@ def last_lines(data: bytes, lines: int, *, cut: bool = False) -> tuple[str, ...]
         lines: how many at most.
         cut: `data` begins in the middle of a line, which is then left out.
     """
-    found = data.decode("utf-8", "backslashreplace").splitlines()
+    found = data.splitlines()  # at line feeds and carriage returns; text has more line ends
     if cut and len(found) > 1:
         found = found[1:]
     return tuple(_safe(line) for line in found[-lines:]) if lines > 0 else ()
 
 
-def _safe(line: str) -> str:
-    shown = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+def _safe(line: bytes) -> str:
+    text = line.decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
     return shown if len(shown) <= LINE_LIMIT else shown[: LINE_LIMIT - 3] + "..."

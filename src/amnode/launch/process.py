@@ -6,11 +6,14 @@ The only file that sends a signal. Rules:
 2. A child leads a process group of its own. When it has ended, whatever is left of the group is
    killed *before* the child is reaped, while its number still holds the group's.
 3. The end is noticed by the child's pidfd, or where there is none, by one waiting thread.
+4. A child that somebody else reaped, or the kernel where SIGCHLD is ignored, has ended and
+   nobody knows how. Its number is a stranger's from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -62,14 +65,14 @@ class LaunchSpec:
         argv: the program and its arguments; nothing secret.
         boot: what the process is told over an inherited descriptor.
         output: the file that its output is appended to; made if it does not exist.
-        env: of the process; this one's by default.
+        env: of the process, never shown; this one's by default.
         cwd: of the process; this one's by default.
     """
 
     argv: tuple[str, ...]
     boot: bytes = field(repr=False)
     output: Path
-    env: dict[str, str] | None = None
+    env: dict[str, str] | None = field(default=None, repr=False)
     cwd: Path | None = None
 
 
@@ -116,32 +119,41 @@ class Launcher(Protocol):
 
 
 class ChildProcess:
-    """A child of this process, in a group of its own.
+    """A child of this process, in a group of its own. It belongs to the running loop.
 
     Args:
         popen: the child; from now on it is watched and reaped here.
         output: the file that it writes to.
         use_pidfd: False watches with a thread even where there are pidfds.
+
+    Raises:
+        OSError: it cannot be watched, for want of descriptors; it was killed and reaped.
+        RuntimeError: the same, for want of a running loop or of threads.
     """
 
     def __init__(
         self, popen: subprocess.Popen[bytes], output: Path, *, use_pidfd: bool = True
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._popen = popen
         self._output = output
         self._reaped = False
         self._pidfd: int | None = None
         self.pid = popen.pid
-        self.exited: asyncio.Future[ExitRecord] = self._loop.create_future()
-        if use_pidfd and hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(self.pid)
-            self._loop.add_reader(self._pidfd, self._ended)
-        else:
-            threading.Thread(target=self._watch, name=f"wait-{self.pid}", daemon=True).start()
+        try:
+            self._loop = asyncio.get_running_loop()
+            self.exited: asyncio.Future[ExitRecord] = self._loop.create_future()
+            self._watch(use_pidfd)
+        except BaseException:
+            self._close_pidfd()
+            _signal_group(self.pid, signal.SIGKILL)
+            popen.wait()
+            raise
 
     def __repr__(self) -> str:
         return f"<ChildProcess {self.pid}{' ended' if self._reaped else ''}>"
+
+    def __del__(self) -> None:
+        self._close_pidfd()  # of a child that was still running when its loop was closed
 
     async def wait(self) -> ExitRecord:
         """Waits for the end; cancelling the wait changes nothing for the process."""
@@ -167,45 +179,83 @@ class ChildProcess:
         return last_lines(data, lines, cut=size > TAIL_BYTES)
 
     def _signal(self, number: signal.Signals) -> bool:
-        if self._reaped:  # rule 1
+        self._look()  # rule 1: it may have ended in this very turn of the loop
+        if self._reaped:
             return False
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        _signal_group(self.pid, number)
         return True
 
-    def _watch(self) -> None:
-        """Rule 3, without pidfds: waits in a thread and leaves the reaping to the loop."""
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self._ended)
+    def _watch(self, use_pidfd: bool) -> None:
+        """Rule 3."""
+        self._pidfd = _open_pidfd(self.pid) if use_pidfd else None
+        if self._pidfd is not None:
+            self._loop.add_reader(self._pidfd, self._look)
+        else:
+            name = f"wait-{self.pid}"
+            threading.Thread(target=self._wait_in_thread, name=name, daemon=True).start()
 
-    def _ended(self) -> None:
+    def _wait_in_thread(self) -> None:
+        """Rule 3, without pidfds: waits in a thread and leaves the reaping to the loop."""
+        with suppress(ChildProcessError):  # rule 4, which is `_look`'s to find
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        """Looks whether the child has ended, and if so, does all that its end asks for."""
         if self._reaped:
             return
         seen_at = time.monotonic()
-        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if result is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # rule 2
-        os.waitid(os.P_PID, self.pid, os.WEXITED)
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                return
+            _signal_group(self.pid, signal.SIGKILL)  # rule 2
+            result = os.waitid(os.P_PID, self.pid, os.WEXITED)
+        except ChildProcessError:
+            result = None  # rule 4
         self._reaped = True
+        # Popen must not wait for a number that may be somebody else's by now.
+        self._popen.returncode = 0 if result is None else result.si_status
+        if self._loop.is_closed():  # which forgot the pidfd, and whoever waited
+            self._close_pidfd()
+            return
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
+        self._close_pidfd()
+        if not self.exited.done():  # by a waiter that did not shield it
+            self.exited.set_result(_record(self.pid, result, seen_at))
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd is not None:
             os.close(self._pidfd)
-        exited = result.si_code == os.CLD_EXITED
-        code = result.si_status
-        # Popen must not wait for a number that may be somebody else's by now.
-        self._popen.returncode = code if exited else -code
-        self.exited.set_result(
-            ExitRecord(
-                pid=self.pid,
-                exit_code=code if exited else None,
-                signal="" if exited else _signal_name(code),
-                known=True,
-                seen_at=seen_at,
-            )
-        )
+            self._pidfd = None
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """None where the platform, its kernel or the sandbox around it has no pidfds."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return None
+        raise
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Signals the group of a child that has not been reaped."""
+    # It has only corpses left, which some systems say with one error and some with the other.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _record(pid: int, result: os.waitid_result | None, seen_at: float) -> ExitRecord:
+    if result is None:
+        return ExitRecord(pid, None, "", known=False, seen_at=seen_at)
+    if result.si_code == os.CLD_EXITED:
+        return ExitRecord(pid, result.si_status, "", known=True, seen_at=seen_at)
+    return ExitRecord(pid, None, _signal_name(result.si_status), known=True, seen_at=seen_at)
 
 
 def _signal_name(number: int) -> str:

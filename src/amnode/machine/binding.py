@@ -78,7 +78,11 @@ def table_of(schema: Schema, handlers: object) -> HandlerTable:
         functions = cast("Mapping[str, Handler]", handlers)
         return _make_table(schema, dict(functions), methods=False)
     kind = type(handlers)
-    return schema.compile(kind, lambda: _make_table(schema, _methods(schema, kind), methods=True))
+
+    def make() -> HandlerTable:
+        return _make_table(schema, _methods(schema, kind), methods=True)
+
+    return schema.compile(kind, make)
 
 
 def _make_table(

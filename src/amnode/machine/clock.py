@@ -85,4 +85,5 @@ class Clock:
         ordered = [*self.active()]
         expected = [i for i, tick in enumerate(self.ticks) if is_active_tick(tick)]
         assert sorted(ordered) == expected, f"invariant 2: {expected} are active, not {ordered}"
-        assert not any(i in self.order for i in self.ranked), "invariant 2: a ranked one is kept"
+        kept = [i for i in self.ranked if i in self.order]
+        assert not kept, f"invariant 2: {kept} are ranked, and kept in the order"

@@ -98,6 +98,8 @@ class Machine(MachineApi):
         self._bindings: tuple[Binding, ...] = ()
         self._owners: tuple[object, ...] = ()
         self._planner: Planner = self._find_planner()
+        #: Whether no automatic state can follow a transition.
+        self._direct = not self._planner.relations.auto_mask
         self._running = False
         self._disposed = False
         self._tasks: dict[int, dict[asyncio.Task[Any], None]] = {}
@@ -173,17 +175,17 @@ class Machine(MachineApi):
 
     def add1(self, state: str, args: object = None, *, origin: object = None) -> Result:
         """Asks for one state to become active; see `add`."""
-        call = self._planner.single[_ADD].get(state) or self._single(_ADD, state)
+        call = self._planner.adds.get(state) or self._planner.named(_ADD, state)
         return self._mutate(call, args, origin)
 
     def remove1(self, state: str, args: object = None, *, origin: object = None) -> Result:
         """Asks for one state to become inactive; see `add`."""
-        call = self._planner.single[_REMOVE].get(state) or self._single(_REMOVE, state)
+        call = self._planner.removes.get(state) or self._planner.named(_REMOVE, state)
         return self._mutate(call, args, origin)
 
     def set1(self, state: str, args: object = None, *, origin: object = None) -> Result:
         """Asks for this state alone to be active; see `add`."""
-        call = self._planner.single[_SET].get(state) or self._single(_SET, state)
+        call = self._planner.sets.get(state) or self._planner.named(_SET, state)
         return self._mutate(call, args, origin)
 
     def toggle1(self, state: str, args: object = None, *, origin: object = None) -> Result:
@@ -207,19 +209,25 @@ class Machine(MachineApi):
         Raises:
             StateUnknownError: there is no such state; the message has the nearest names.
         """
-        return self._mutate(self._plural(_ADD, states), args, origin)
+        names = states if isinstance(states, str) else tuple(states)
+        call = self._planner.adds.get(names) or self._planner.named(_ADD, names)
+        return self._mutate(call, args, origin)
 
     def remove(
         self, states: Sequence[str], args: object = None, *, origin: object = None
     ) -> Result:
         """Asks for states to become inactive; see `add`."""
-        return self._mutate(self._plural(_REMOVE, states), args, origin)
+        names = states if isinstance(states, str) else tuple(states)
+        call = self._planner.removes.get(names) or self._planner.named(_REMOVE, names)
+        return self._mutate(call, args, origin)
 
     def set(
         self, states: Sequence[str], args: object = None, *, origin: object = None
     ) -> Result:
         """Asks for exactly these states to be active; see `add`."""
-        return self._mutate(self._plural(_SET, states), args, origin)
+        names = states if isinstance(states, str) else tuple(states)
+        call = self._planner.sets.get(names) or self._planner.named(_SET, names)
+        return self._mutate(call, args, origin)
 
     def toggle(
         self, states: Sequence[str], args: object = None, *, origin: object = None
@@ -255,24 +263,20 @@ class Machine(MachineApi):
         self.err = error
         return self.add(states, ErrorArgs(error, handler, args))
 
-    def _single(self, type_: MutationType, state: str) -> Call:
-        call = self._planner.call(type_, (self.index(state),))
-        self._planner.single[type_][state] = call
-        return call
-
-    def _plural(self, type_: MutationType, states: Sequence[str]) -> Call:
-        if isinstance(states, str):
-            states = (states,)
-        called = tuple(dict.fromkeys(map(self.index, states)))
-        return self._planner.call(type_, called)
-
     # -- the queue -----------------------------------------------------------------------
 
     def _mutate(self, call: Call, args: object, origin: object) -> Result:
         if self._running or self._disposed:
             return self._enqueue(call, args, origin)
-        queue = self._queue
+        queue, clock = self._queue, self._clock
         queue.tick += 1
+        plan = call.plans.get(clock.mask & call.mask)
+        if plan is not None and plan.unseen and self._direct and not self._tracers.all:
+            # What nobody sees cannot ask for more, so it needs no guard and no queue.
+            plan.apply(clock, self._planner.relations)
+            if self._waits.shelves or self._waits.contexts or self._tasks:
+                self._follow(plan.changed)
+            return EXECUTED
         self._running = True
         try:
             result = self._execute(call, args, origin, None)
@@ -287,7 +291,11 @@ class Machine(MachineApi):
         queue = self._queue
         if self._disposed:
             return CANCELED
-        if call.type is _REMOVE and not queue and not call.called_mask & self._clock.mask:
+        if (
+            call.type is _REMOVE
+            and not queue.pending
+            and not call.called_mask & self._clock.mask
+        ):
             return EXECUTED
         if args is None and not call.calls_multi and queue.has_equal(call):
             return EXECUTED
@@ -324,17 +332,13 @@ class Machine(MachineApi):
     def _execute(
         self, call: Call, args: object, origin: object, mutation: Mutation | None
     ) -> Result:
-        """Runs one mutation; the fast path is the one that nobody sees."""
+        """Runs one mutation: all that a handler or an observer sees, as a `Transition`."""
         clock, planner = self._clock, self._planner
-        plan = call.plans.get(clock.mask & call.mask) or planner.plan(call, clock)
-        if plan.plain and not call.auto and not self._tracers.all:
-            if not plan.accepted:
-                return CANCELED
+        plan = planner.plan(call, clock)
+        if plan.unseen and not call.auto and not self._tracers.all:
             plan.apply(clock, planner.relations)
             changed = plan.changed
-            if changed and (self._waits.shelves or self._waits.contexts or self._tasks):
-                self._expire(changed)
-                self._waits.changed(changed)
+            self._follow(changed)
         else:
             if mutation is None:
                 mutation = Mutation(call, args, origin, CAUSE.get())
@@ -345,6 +349,11 @@ class Machine(MachineApi):
         if changed and planner.relations.auto_mask:
             self._try_autos(call, mutation)
         return EXECUTED
+
+    def _follow(self, changed: Sequence[int]) -> None:
+        """Steps 9 and 11 for what nobody sees: contexts, tasks and waits follow at once."""
+        self._expire(changed)
+        self._waits.changed(changed)
 
     def _try_autos(self, call: Call, mutation: Mutation | None) -> None:
         """Step 11: the automatic states are tried next, unless this was about them."""
@@ -426,7 +435,9 @@ class Machine(MachineApi):
             if self._disposed:
                 raise self._disposed_error()
             if owner != _MACHINE and not self._clock.mask >> owner & 1:
-                raise MachineError(f"{state} of machine {self.id} is not active: it owns no task.")
+                raise MachineError(
+                    f"Machine {self.id} has no active {state}, so no task can belong to it."
+                )
             return self._start_task(owner, coro, CAUSE.get())
         except BaseException:
             coro.close()
@@ -457,7 +468,7 @@ class Machine(MachineApi):
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        """Forgets a task; what it raised becomes an Exception, with its handler as the cause."""
+        """Forgets a task; what it raised becomes an Exception, as if its handler had."""
         for owner, tasks in self._tasks.items():
             if tasks.pop(task, self) is None:
                 if not tasks:

@@ -144,7 +144,7 @@ class Plan:
             then `by_order` has them, by the order of the active states in `unordered`.
         relevant: the mask of the states that it looks at.
         unordered: those of them that are active and have no fixed place.
-        plain: no handler runs at all.
+        unseen: accepted, and no handler runs at all.
     """
 
     __slots__ = (
@@ -157,12 +157,12 @@ class Plan:
         "flip_mask",
         "flips",
         "front",
-        "plain",
         "rearranged",
         "relevant",
         "steps",
         "targets",
         "unordered",
+        "unseen",
     )
 
     def __init__(
@@ -185,7 +185,7 @@ class Plan:
         self.front = tuple(i for i in reversed(resolution.front) if not ranked >> i & 1)
         self.back = tuple(i for i in resolution.back if not ranked >> i & 1)
         self.rearranged = relations.interferes(self.targets)
-        self.plain = not steps.negotiation and not steps.finals
+        self.unseen = self.accepted and not steps.negotiation and not steps.finals
         self.relevant = relevant
         self.unordered = active & relevant & ~ranked
         depends = self.unordered.bit_count() > 1 and _order_matters(steps)
@@ -236,10 +236,10 @@ class Planner:
         }
         self._calls: dict[tuple[MutationType, tuple[int, ...], bool], Call] = {}
         self._autos: dict[int, Call | None] = {}
-        #: The calls of one state, by type and name, for the fast path.
-        self.single: dict[MutationType, dict[str, Call]] = {
-            type_: {} for type_ in (MutationType.ADD, MutationType.REMOVE, MutationType.SET)
-        }
+        #: The calls by the names given, one or several: the first look of the fast path.
+        self.adds: dict[str | tuple[str, ...], Call] = {}
+        self.removes: dict[str | tuple[str, ...], Call] = {}
+        self.sets: dict[str | tuple[str, ...], Call] = {}
 
     def call(self, type_: MutationType, called: tuple[int, ...], *, auto: bool = False) -> Call:
         """The call of these states, compiled. `called` has no duplicates."""
@@ -258,6 +258,17 @@ class Planner:
             )
             self._remember(self._calls, key, found)
         return found
+
+    def named(self, type_: MutationType, names: str | tuple[str, ...]) -> Call:
+        """The call of these states; `adds`, `removes` and `sets` have it from now on.
+
+        Raises:
+            StateUnknownError: there is no such state.
+        """
+        states = (names,) if isinstance(names, str) else dict.fromkeys(names)
+        call = self.call(type_, tuple(self.schema.index(name) for name in states))
+        self._remember((self.adds, self.removes, self.sets)[type_], names, call)
+        return call
 
     def plan(self, call: Call, clock: Clock) -> Plan:
         """The plan of a call in this configuration, remembered or made now."""
@@ -296,11 +307,11 @@ class Planner:
         return self._autos[key]
 
     def _remember(self, memory: dict[K, V], key: K, value: V) -> None:
-        """Puts something into one of the memories, and empties all of them when they are full."""
+        """Puts something into one of the memories; empties all of them when they are full."""
         if self._kept >= CACHE_LIMIT:
             self._kept = 0
-            for forgotten in (self._calls, self._autos, *self.single.values()):
-                forgotten.clear()
+            for full in (self._calls, self._autos, self.adds, self.removes, self.sets):
+                full.clear()
         self._kept += 1
         memory[key] = value
 

@@ -13,7 +13,7 @@ Because of them an outcome depends on few of the active states: `Relations.influ
 which, for a mutation. Take `add A`: only what A may bring (`add`), what that may end (`remove`,
 and whatever requires what ends), what it needs (`require`) and what may keep it out (the
 states that remove it) can matter. The order of the other active states never matters for
-*which* states are targets: they cannot remove each other (1), and being active they add nothing.
+*which* states are targets: they cannot remove each other (1), and being active they add none.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Relations:
         #: States that take part in an `after`, on either side.
         self.after_mask = bits(i for pair in self._after_pairs for i in each(pair))
         #: States that `require` puts in a fixed place, behind all others, in this order.
-        self.ranked = tuple(sorted((i for i in range(self.size) if self._rank[i]), key=self._rank.__getitem__))
+        placed = (i for i, rank in enumerate(self._rank) if rank)
+        self.ranked = tuple(sorted(placed, key=self._rank.__getitem__))
         self.ranked_mask = bits(self.ranked)
         #: What decides which automatic states are tried.
         self.auto_influence = self.auto_mask | bits(

@@ -28,6 +28,9 @@ class Tracers:
         #: A tuple, so that observers may come and go while they are told something.
         self.all: tuple[Any, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.all)
+
     def add(self, tracer: object) -> None:
         """Adds an observer; adding it twice changes nothing."""
         if not any(known is tracer for known in self.all):

@@ -1,20 +1,21 @@
 """One transition, from acceptance to the final handlers: steps 7 to 11, in reading order.
 
-A `Transition` exists only where somebody can see it: a handler that runs, or a tracer. Its rules:
+A `Transition` exists only where somebody can see it: a handler that runs, or a tracer. Its
+rules:
 
 1. Until step 9 nothing has changed. A refusal, or a handler that raises, leaves no trace but an
    Exception.
 2. After step 9 the states have changed. A handler that raises then ends the states whose own
    final handler has not completed, and what requires them; those that ended stay so.
-3. In an automatic transition a refusal by an automatic state strikes only that state; before the
-   change the targets are resolved once more from the called states that are left.
+3. In an automatic transition a refusal by an automatic state strikes only that state; before
+   the change the targets are resolved once more from the called states that are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from amnode.errors import BindingError
 from amnode.machine.clock import Clock
@@ -174,7 +175,7 @@ class Transition:
         for bound in step.handlers:
             try:
                 answer = _call(owners, bound, event)
-                if isinstance(answer, Coroutine):
+                if answer is not None and isinstance(answer, Coroutine):
                     answer.close()
                     raise BindingError(f"Handler {step.name} decides, so it must not be async.")
             except BaseException as error:
@@ -210,19 +211,18 @@ class Transition:
             event = Event(step.name, self)
             for bound in step.handlers:
                 try:
-                    started = _call(owners, bound, event)
+                    returned = _call(owners, bound, event)
                 except BaseException as error:
                     self.error = (event, error)
                     self.accepted = False
                     return _not_completed(steps, step)
-                if isinstance(started, Coroutine):
+                if returned is not None and isinstance(returned, Coroutine):
                     owner = step.entered if step.kind == "state" else -1
-                    self.started.append((owner, started, event))
+                    coro = cast("Coroutine[Any, Any, Any]", returned)
+                    self.started.append((owner, coro, event))
         return ()
 
-    def _undo(
-        self, planner: Planner, clock: Clock, undone: tuple[int, ...]
-    ) -> tuple[int, ...]:
+    def _undo(self, planner: Planner, clock: Clock, undone: tuple[int, ...]) -> tuple[int, ...]:
         """Rule 2: ends what has not completed, and what cannot stay without it; returns all."""
         needing = planner.relations.requirers(bits(undone), clock.mask)
         ending = (*undone, *each(needing))

@@ -7,10 +7,10 @@ as multiprocessing does, so that `if __name__ == "__main__":` keeps the program 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,12 +40,12 @@ def name_of(cls: type) -> tuple[str, str]:
     if spec is not None and spec.name != SCRIPT_NAME:  # python -m package.module
         return f"{spec.name}:{cls.__qualname__}", ""
     script = getattr(main, "__file__", None)
-    if script is None or not Path(script).is_file():
+    if script is None or not os.path.isfile(script):  # noqa: PTH113 - pathlib is slow to import
         raise OptionError(
             f"Worker class {target} was typed in, so no other process can import it. Put it in "
             "a file."
         )
-    return f"{SCRIPT_NAME}:{cls.__qualname__}", str(Path(script).resolve())
+    return f"{SCRIPT_NAME}:{cls.__qualname__}", os.path.realpath(script)
 
 
 def load(target: str, script: str) -> type[Any]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
+
+import msgspec
 
 from amnode.errors import (
     AmnodeError,
@@ -38,8 +39,7 @@ logger = logging.getLogger("amnode.node")
 S = WorkerStates
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(msgspec.Struct, frozen=True):
     """How calls are made; see `LeasedWorker.options`."""
 
     deadline: float | None = None
@@ -95,7 +95,7 @@ class LeasedWorker:
         """
         if deadline is not None and not deadline > 0:
             raise OptionError(f"deadline is {deadline!r}; it must be more than 0 seconds.")
-        return Calls(self, replace(self._options, deadline=deadline))
+        return Calls(self, msgspec.structs.replace(self._options, deadline=deadline))
 
     async def call(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs a job of the worker and returns its result.

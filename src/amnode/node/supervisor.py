@@ -380,6 +380,8 @@ class Supervisor:
         """The pool has ended: closes what is left."""
         if self._timer is not None:
             self._timer.cancel()
+        for link in [*self._links.values()]:  # those that SetWorker refused to forget by then
+            await link.close()
         await self._close_muxes()
         self._remove_directory()
         if self._ended is not None and not self._ended.done():

@@ -25,7 +25,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import msgspec
@@ -205,7 +204,7 @@ class Worker:
 
     async def _open(self, boot: WorkerBoot) -> None:
         machine = self.machine
-        base = Path(boot.directory) / boot.name
+        base = f"{boot.directory}/{boot.name}"
         self.local_rpc = Mux(
             machine,
             f"unix:{base}.l",

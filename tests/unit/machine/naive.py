@@ -266,9 +266,7 @@ class Naive:
         ending = list(states)
         for state in ending:
             ending += [
-                s
-                for s in self.order
-                if state in self.rules[s].require and s not in ending
+                s for s in self.order if state in self.rules[s].require and s not in ending
             ]
         for state in ending:
             self.ticks[state] += 1

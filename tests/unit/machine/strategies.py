@@ -62,8 +62,12 @@ def scripts(draw: st.DrawFn, names: list[str]) -> Script:
     some = st.frozensets(st.sampled_from(every), max_size=6)
     bound = draw(st.just(frozenset(every)) | some | st.just(frozenset[str]()))
     finals = [n for n in every if n.endswith(("State", "End"))]
-    raising = draw(st.just(frozenset[str]()) | st.frozensets(st.sampled_from(finals), max_size=2))
-    raising |= draw(st.just(frozenset[str]()) | st.frozensets(st.sampled_from(every), max_size=1))
+    raising = draw(
+        st.just(frozenset[str]()) | st.frozensets(st.sampled_from(finals), max_size=2)
+    )
+    raising |= draw(
+        st.just(frozenset[str]()) | st.frozensets(st.sampled_from(every), max_size=1)
+    )
     falsy = draw(st.just(frozenset[str]()) | st.frozensets(st.sampled_from(every), max_size=4))
     nested = draw(st.dictionaries(st.sampled_from(every), mutations(names), max_size=3))
     return Script(bound, falsy - frozenset(finals), raising, nested)

@@ -35,16 +35,16 @@ def test_defaults_are_those_of_the_reference() -> None:
 @pytest.mark.parametrize("cls", ALL)
 def test_every_option_has_a_row_and_its_default_is_accepted(cls: type[Any]) -> None:
     for row in table(cls):
-        assert row.name and row.why and row.unit in ("s", "number", "share")
-        assert row.default is None or row.default >= row.least
+        assert row.name and row.bounds.why and row.bounds.unit in ("s", "number", "share")
+        assert row.default is None or row.default >= row.bounds.least
     cls()
 
 
 @pytest.mark.parametrize("cls", ALL)
 def test_a_value_below_the_least_is_refused_by_name(cls: type[Any]) -> None:
     for row in table(cls):
-        with pytest.raises(OptionError, match=rf"{row.name} is .*at least {row.least:g}"):
-            cls(**{row.name: row.least - 1})
+        with pytest.raises(OptionError, match=rf"{row.name} is .*at least {row.bounds.least:g}"):
+            cls(**{row.name: row.bounds.least - 1})
 
 
 @pytest.mark.parametrize("bad", [True, "5", None, math.nan, math.inf])

@@ -7,8 +7,9 @@ event, or several.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from amnode.node.args import CrashReport, WorkerInfo
 from amnode.node.policy.crash import ExitFacts
@@ -17,24 +18,21 @@ from amnode.node.policy.waitlist import Waiter
 # -- events: processes ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The process of a `Spawn` runs."""
 
     worker_id: str
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(msgspec.Struct, frozen=True):
     """There is no process for a `Spawn`."""
 
     worker_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The process is no more, reaped. `output`: its last lines, oldest first."""
 
     worker_id: str
@@ -45,71 +43,62 @@ class Exited:
 # -- events: the connection to a worker ----------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CalledBack:
+class CalledBack(msgspec.Struct, frozen=True):
     """The worker told its bootstrap where it listens for the supervisor."""
 
     worker_id: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     """The handshake with the worker is done."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(msgspec.Struct, frozen=True):
     """Nothing came of a `Connect`."""
 
     worker_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLost:
+class ConnectionLost(msgspec.Struct, frozen=True):
     """The connection to the worker is gone; what it still had to say was told before."""
 
     worker_id: str
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InfoReceived:
+class InfoReceived(msgspec.Struct, frozen=True):
     """The worker's own word."""
 
     worker_id: str
     info: WorkerInfo
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyChanged:
+class ReadyChanged(msgspec.Struct, frozen=True):
     """The worker's Ready, as its replica shows it; told after Connected, too."""
 
     worker_id: str
     ready: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorSeen:
+class ErrorSeen(msgspec.Struct, frozen=True):
     """Something went wrong with the worker that did not end it."""
 
     worker_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckAnswered:
+class CheckAnswered(msgspec.Struct, frozen=True):
     """The worker gave a sign of life."""
 
     worker_id: str
     check: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckMissed:
+class CheckMissed(msgspec.Struct, frozen=True):
     """A check cannot be answered. (One that is not answered in time, the core knows of.)"""
 
     worker_id: str
@@ -119,8 +108,7 @@ class CheckMissed:
 # -- events: answers of a worker -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ServeAnswered:
+class ServeAnswered(msgspec.Struct, frozen=True):
     """The answer to `Serve`; `accepted` is None when its connection was lost before it."""
 
     worker_id: str
@@ -129,8 +117,7 @@ class ServeAnswered:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WithdrawAnswered:
+class WithdrawAnswered(msgspec.Struct, frozen=True):
     """The answer to `Withdraw`; False: the lease was taken, or is another by now."""
 
     worker_id: str
@@ -138,8 +125,7 @@ class WithdrawAnswered:
     accepted: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class RetireAnswered:
+class RetireAnswered(msgspec.Struct, frozen=True):
     """The answer to `Retire`; `accepted` is None when there was none."""
 
     worker_id: str
@@ -150,8 +136,7 @@ class RetireAnswered:
 # -- events: clients -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requested:
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
     """A client asks for a worker. `name`: of the client, by which the quota counts."""
 
     client_id: str
@@ -163,16 +148,14 @@ class Requested:
     worker_rpc_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True):
     """A client takes a request back."""
 
     client_id: str
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
     """A client returns a grant. `again`: its request stands, with the time that is left."""
 
     client_id: str
@@ -182,8 +165,7 @@ class Returned:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClientGone:
+class ClientGone(msgspec.Struct, frozen=True):
     """The supervisor connection of a client has ended, or is replaced by a new one."""
 
     client_id: str
@@ -192,13 +174,11 @@ class ClientGone:
 # -- events: the supervisor itself ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """It is the time that `next_deadline` named; also the first event of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(msgspec.Struct, frozen=True):
     """End all workers. `grace`: for leases, else `stop_grace`; a later one may shorten it."""
 
     grace: float | None = None
@@ -231,24 +211,21 @@ Event: TypeAlias = (
 # -- actions -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(msgspec.Struct, frozen=True):
     """Start a process for this worker. Ends in `Started` or `SpawnFailed`, always."""
 
     worker_id: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True):
     """Connect to the worker. Ends in `Connected` or `ConnectFailed`, unless it is ended."""
 
     worker_id: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """Ask for a sign of life; `fresh`: by a hello on a new connection."""
 
     worker_id: str
@@ -257,8 +234,7 @@ class Probe:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(msgspec.Struct, frozen=True):
     """Ask the worker to serve, with a new secret. Ends in `ServeAnswered`."""
 
     worker_id: str
@@ -267,16 +243,14 @@ class Serve:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(msgspec.Struct, frozen=True):
     """Take a hand-over back from the worker. Ends in `WithdrawAnswered`."""
 
     worker_id: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(msgspec.Struct, frozen=True):
     """Ask the worker to end, unless it serves. Ends in `RetireAnswered`."""
 
     worker_id: str
@@ -284,16 +258,14 @@ class Retire:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Terminate:
+class Terminate(msgspec.Struct, frozen=True):
     """SIGTERM to the worker's process group."""
 
     worker_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True):
     """SIGKILL to the worker's process group; told again while it does not end."""
 
     worker_id: str
@@ -301,8 +273,7 @@ class Kill:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SendGrant:
+class SendGrant(msgspec.Struct, frozen=True):
     """Tell the client: the worker is yours. The secret is that of the `Serve` of this epoch."""
 
     client_id: str
@@ -311,8 +282,7 @@ class SendGrant:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendDenied:
+class SendDenied(msgspec.Struct, frozen=True):
     """Tell the client: no worker for this request."""
 
     client_id: str
@@ -321,8 +291,7 @@ class SendDenied:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SendCrash:
+class SendCrash(msgspec.Struct, frozen=True):
     """Tell the client, if it is connected, that the worker of its lease is dead, and why."""
 
     client_id: str
@@ -331,8 +300,7 @@ class SendCrash:
     report: CrashReport
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True):
     """The worker has left the roster; `report` is what its death looked like.
 
     `failed_start`: it counts against the restart intensity.
@@ -344,8 +312,7 @@ class Forget:
     failed_start: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """A requested stop is complete: there is no process left."""
 
 

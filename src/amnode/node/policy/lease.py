@@ -34,8 +34,9 @@ plus one. It means something only beside the worker's id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+
+import msgspec
 
 from amnode.node.args import WorkerInfo
 from amnode.node.policy.options import LeaseTerms
@@ -72,8 +73,7 @@ class Told(Enum):
     OTHER = auto()  # the worker serves somebody else
 
 
-@dataclass(slots=True, eq=False)
-class Held:
+class Held(msgspec.Struct, eq=False):
     """A worker's lease as the supervisor knows it.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Every option of the pool: name, unit, default, least value and why, in one table form.
 
-An option is a field of a frozen class, declared with `seconds`, `count` or `share`; `table`
+An option is a field of a frozen struct, annotated with `seconds`, `count` or `share`; `table`
 lists a class's options for the documentation. Times are seconds. A default value of the pool
 stands nowhere else.
 
@@ -11,92 +11,98 @@ the option, the value and the least one.
 from __future__ import annotations
 
 import math
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, cast
+from functools import cache
+from typing import Annotated, get_type_hints
+
+import msgspec
 
 from amnode.errors import OptionError
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One row of the table.
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What an option may be, beside its type: the annotation of its field.
 
     Attributes:
-        name: of the field.
         unit: "s", "number" or "share".
-        default: what holds unless told otherwise; None is "off".
         least: the least value that is accepted.
         most: the greatest one, or None.
         why: what the option is for, and why it is what it is.
     """
 
-    name: str
     unit: str
-    default: float | None
     least: float
-    most: float | None
+    most: float | None = None
     why: str
 
 
-def seconds(default: float | None, *, least: float, why: str) -> Any:
-    """Declare a time; one whose default is None may be None, which means off."""
-    return _declare("s", default, least, None, why)
+class Option(msgspec.Struct, frozen=True):
+    """One row of the table.
+
+    Attributes:
+        name: of the field.
+        default: what holds unless told otherwise; None is "off".
+        bounds: what it may be, and why.
+    """
+
+    name: str
+    default: float | None
+    bounds: Bounds
 
 
-def count(default: int, *, least: int, why: str) -> Any:
-    """Declare a whole number."""
-    return _declare("number", default, least, None, why)
+def seconds(*, least: float, why: str) -> Bounds:
+    """A time; one whose default is None may be None, which means off."""
+    return Bounds(unit="s", least=least, why=why)
 
 
-def share(default: float, *, why: str) -> Any:
-    """Declare a part of one, from 0 to 1."""
-    return _declare("share", default, 0.0, 1.0, why)
+def count(*, least: int, why: str) -> Bounds:
+    """A whole number."""
+    return Bounds(unit="number", least=least, why=why)
 
 
-def _declare(
-    unit: str, default: float | None, least: float, most: float | None, why: str
-) -> Any:
-    row = Option("", unit, default, least, most, why)
-    return field(default=default, metadata={"option": row})
+def share(*, why: str) -> Bounds:
+    """A part of one, from 0 to 1."""
+    return Bounds(unit="share", least=0.0, most=1.0, why=why)
 
 
-def table(options: type[Any]) -> tuple[Option, ...]:
+@cache
+def table(options: type[msgspec.Struct]) -> tuple[Option, ...]:
     """The options of a class, in the order of declaration."""
-    return tuple(_row(f) for f in fields(options) if "option" in f.metadata)
+    hints = get_type_hints(options, include_extras=True)
+    rows: list[Option] = []
+    for declared in msgspec.structs.fields(options):
+        for bounds in getattr(hints[declared.name], "__metadata__", ()):
+            if isinstance(bounds, Bounds):
+                rows.append(Option(declared.name, declared.default, bounds))
+    return tuple(rows)
 
 
-def _row(declared: Field[Any]) -> Option:
-    row: Option = declared.metadata["option"]
-    return Option(declared.name, row.unit, row.default, row.least, row.most, row.why)
-
-
-def _verify(options: Any) -> None:
-    for row in table(cast("type[Any]", type(options))):
+def _verify(options: msgspec.Struct) -> None:
+    for row in table(type(options)):
         value: object = getattr(options, row.name)
         if value is None and row.default is None:
             continue
-        if not _fits(value, row):
-            bounds = f"at least {row.least:g}" + (
-                f" and at most {row.most:g}" if row.most is not None else ""
+        bounds = row.bounds
+        if not _fits(value, bounds):
+            limits = f"at least {bounds.least:g}" + (
+                f" and at most {bounds.most:g}" if bounds.most is not None else ""
             )
             unit = {"s": "a number of seconds", "number": "a whole number"}.get(
-                row.unit, "a share"
+                bounds.unit, "a share"
             )
-            raise OptionError(f"{row.name} is {value!r}; it must be {unit}, {bounds}.")
+            raise OptionError(f"{row.name} is {value!r}; it must be {unit}, {limits}.")
 
 
-def _fits(value: object, row: Option) -> bool:
+def _fits(value: object, bounds: Bounds) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    if row.unit == "number" and not isinstance(value, int):
+    if bounds.unit == "number" and not isinstance(value, int):
         return False
     if not math.isfinite(value):
         return False
-    return value >= row.least and (row.most is None or value <= row.most)
+    return value >= bounds.least and (bounds.most is None or value <= bounds.most)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSize:
+class PoolSize(msgspec.Struct, frozen=True):
     """How many workers there may and should be; replaced whole, never changed.
 
     `min` is clamped to `max`, and 0 workers a client means `max`.
@@ -105,41 +111,48 @@ class PoolSize:
         OptionError: a number that cannot work.
     """
 
-    min: int = count(2, least=0, why="the pool is ready with this many ready workers")
-    max: int = count(10, least=1, why="never more processes, starting and dying included")
-    warm: int = count(5, least=0, why="idle workers beyond those in use, so that none waits")
-    max_per_client: int = count(0, least=0, why="one client cannot take them all; 0 is max")
+    min: Annotated[
+        int, count(least=0, why="the pool is ready with this many ready workers")
+    ] = 2
+    max: Annotated[
+        int, count(least=1, why="never more processes, starting and dying included")
+    ] = 10
+    warm: Annotated[
+        int, count(least=0, why="idle workers beyond those in use, so that none waits")
+    ] = 5
+    max_per_client: Annotated[
+        int, count(least=0, why="one client cannot take them all; 0 is max")
+    ] = 0
 
     def __post_init__(self) -> None:
         _verify(self)
-        object.__setattr__(self, "min", min(self.min, self.max))
-        object.__setattr__(self, "max_per_client", self.max_per_client or self.max)
+        msgspec.structs.force_setattr(self, "min", min(self.min, self.max))
+        msgspec.structs.force_setattr(self, "max_per_client", self.max_per_client or self.max)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseTerms:
+class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told about one lease when it is asked to serve.
 
     Raises:
         OptionError: a number that cannot work.
     """
 
-    delivery_timeout: float = seconds(
-        5.0, least=0.01, why="a lease that its client has not taken by then ends"
-    )
-    grace: float = seconds(
-        2.0, least=0.0, why="a cut client's job goes on that long, then its lease ends"
-    )
-    maximum: float | None = seconds(
-        None, least=0.01, why="a lease is ended when it is this old; off"
-    )
+    delivery_timeout: Annotated[
+        float, seconds(least=0.01, why="a lease that its client has not taken by then ends")
+    ] = 5.0
+    grace: Annotated[
+        float,
+        seconds(least=0.0, why="a cut client's job goes on that long, then its lease ends"),
+    ] = 2.0
+    maximum: Annotated[
+        float | None, seconds(least=0.01, why="a lease is ended when it is this old; off")
+    ] = None
 
     def __post_init__(self) -> None:
         _verify(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorOptions:
+class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a supervisor goes by.
 
     Raises:
@@ -148,64 +161,89 @@ class SupervisorOptions:
 
     size: PoolSize = PoolSize()
 
-    conn_timeout: float = seconds(
-        5.0, least=0.01, why="each step of a start, each connection and each check ends in it"
-    )
-    delivery_timeout: float = seconds(
-        5.0, least=0.01, why="a hand-over that the client has not taken by then ends"
-    )
-    op_timeout: float = seconds(1.0, least=0.01, why="an operation on a worker, a getter")
-    heartbeat: float = seconds(
-        60.0, least=0.05, why="pool and workers are looked over so often"
-    )
-    worker_check_interval: float = seconds(
-        1.0, least=0.01, why="a ready worker is asked for a sign of life so often"
-    )
-    healthcheck_pause: float = seconds(
-        0.5, least=0.01, why="after a missed check, a lost connection or a refusal"
-    )
-    pool_pause: float = seconds(
-        5.0, least=0.0, why="after a process could not be started at all, before the next"
-    )
-    lag_tolerance: float = seconds(
-        0.25, least=0.01, why="a supervisor later than this was held up, and blames nobody"
-    )
+    conn_timeout: Annotated[
+        float,
+        seconds(
+            least=0.01, why="each step of a start, each connection and each check ends in it"
+        ),
+    ] = 5.0
+    delivery_timeout: Annotated[
+        float, seconds(least=0.01, why="a hand-over that the client has not taken by then ends")
+    ] = 5.0
+    op_timeout: Annotated[
+        float, seconds(least=0.01, why="an operation on a worker, a getter")
+    ] = 1.0
+    heartbeat: Annotated[
+        float, seconds(least=0.05, why="pool and workers are looked over so often")
+    ] = 60.0
+    worker_check_interval: Annotated[
+        float, seconds(least=0.01, why="a ready worker is asked for a sign of life so often")
+    ] = 1.0
+    healthcheck_pause: Annotated[
+        float, seconds(least=0.01, why="after a missed check, a lost connection or a refusal")
+    ] = 0.5
+    pool_pause: Annotated[
+        float,
+        seconds(least=0.0, why="after a process could not be started at all, before the next"),
+    ] = 5.0
+    lag_tolerance: Annotated[
+        float,
+        seconds(least=0.01, why="a supervisor later than this was held up, and blames nobody"),
+    ] = 0.25
 
-    worker_err_ttl: float = seconds(600.0, least=0.0, why="errors of a worker count so long")
-    worker_err_recent: float = seconds(
-        60.0, least=0.0, why="a worker with an error this recent is not leased"
-    )
-    worker_err_kill: int = count(3, least=1, why="with this many errors a worker is replaced")
+    worker_err_ttl: Annotated[
+        float, seconds(least=0.0, why="errors of a worker count so long")
+    ] = 600.0
+    worker_err_recent: Annotated[
+        float, seconds(least=0.0, why="a worker with an error this recent is not leased")
+    ] = 60.0
+    worker_err_kill: Annotated[
+        int, count(least=1, why="with this many errors a worker is replaced")
+    ] = 3
 
-    linger: float = seconds(
-        60.0, least=0.0, why="a surplus worker stays idle so long, for the next peak"
-    )
-    grace: float = seconds(
-        2.0, least=0.0, why="a cut client's job goes on that long, then its lease ends"
-    )
-    maximum: float | None = seconds(
-        None, least=0.01, why="a lease is ended when it is this old; off"
-    )
+    linger: Annotated[
+        float, seconds(least=0.0, why="a surplus worker stays idle so long, for the next peak")
+    ] = 60.0
+    grace: Annotated[
+        float,
+        seconds(least=0.0, why="a cut client's job goes on that long, then its lease ends"),
+    ] = 2.0
+    maximum: Annotated[
+        float | None, seconds(least=0.01, why="a lease is ended when it is this old; off")
+    ] = None
 
-    restart_intensity: int = count(
-        5, least=1, why="this many failed starts in the period open the breaker, as in OTP"
+    restart_intensity: Annotated[
+        int,
+        count(least=1, why="this many failed starts in the period open the breaker, as in OTP"),
+    ] = 5
+    restart_period: Annotated[float, seconds(least=0.01, why="the window of the intensity")] = (
+        30.0
     )
-    restart_period: float = seconds(30.0, least=0.01, why="the window of the intensity")
-    restart_settle: float = seconds(
-        5.0, least=0.0, why="a worker that ends this soon after it was ready failed to start"
-    )
-    back_off_base: float = seconds(
-        1.0, least=0.001, why="the first wait of an open breaker; doubled at each failure"
-    )
-    back_off_cap: float = seconds(60.0, least=0.001, why="no wait is longer")
-    back_off_jitter: float = share(
-        0.2, why="a wait is shorter by up to this part, so that pools do not march in step"
-    )
+    restart_settle: Annotated[
+        float,
+        seconds(
+            least=0.0, why="a worker that ends this soon after it was ready failed to start"
+        ),
+    ] = 5.0
+    back_off_base: Annotated[
+        float,
+        seconds(least=0.001, why="the first wait of an open breaker; doubled at each failure"),
+    ] = 1.0
+    back_off_cap: Annotated[float, seconds(least=0.001, why="no wait is longer")] = 60.0
+    back_off_jitter: Annotated[
+        float,
+        share(why="a wait is shorter by up to this part, so that pools do not march in step"),
+    ] = 0.2
 
-    stop_grace: float = seconds(5.0, least=0.0, why="leases may go on so long after a stop")
-    term_timeout: float = seconds(
-        2.0, least=0.01, why="from the request to end to SIGTERM, and from there to SIGKILL"
-    )
+    stop_grace: Annotated[
+        float, seconds(least=0.0, why="leases may go on so long after a stop")
+    ] = 5.0
+    term_timeout: Annotated[
+        float,
+        seconds(
+            least=0.01, why="from the request to end to SIGTERM, and from there to SIGKILL"
+        ),
+    ] = 2.0
 
     def __post_init__(self) -> None:
         _verify(self)
@@ -218,43 +256,47 @@ class SupervisorOptions:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker goes by, beside the terms of each lease.
 
     Raises:
         OptionError: a value that cannot work.
     """
 
-    conn_timeout: float = seconds(
-        5.0, least=0.01, why="the connection to its bootstrap is made in it"
-    )
-    orphan_ttl: float = seconds(
-        5.0, least=0.0, why="a worker without a supervisor waits so long for one, then ends"
-    )
-    release_timeout: float = seconds(
-        5.0, least=0.01, why="a cancelled job, and the hook after a lease, end in it"
-    )
+    conn_timeout: Annotated[
+        float, seconds(least=0.01, why="the connection to its bootstrap is made in it")
+    ] = 5.0
+    orphan_ttl: Annotated[
+        float,
+        seconds(
+            least=0.0, why="a worker without a supervisor waits so long for one, then ends"
+        ),
+    ] = 5.0
+    release_timeout: Annotated[
+        float, seconds(least=0.01, why="a cancelled job, and the hook after a lease, end in it")
+    ] = 5.0
 
     def __post_init__(self) -> None:
         _verify(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientOptions:
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a client goes by.
 
     Raises:
         OptionError: a value that cannot work.
     """
 
-    request_wait: float = seconds(30.0, least=0.0, why="a request for a worker waits so long")
-    conn_timeout: float = seconds(
-        5.0, least=0.01, why="a connection to a supervisor or worker is made in it"
-    )
-    delivery_timeout: float = seconds(
-        5.0, least=0.0, why="pending calls of a lost worker wait so long for its cause"
-    )
+    request_wait: Annotated[
+        float, seconds(least=0.0, why="a request for a worker waits so long")
+    ] = 30.0
+    conn_timeout: Annotated[
+        float, seconds(least=0.01, why="a connection to a supervisor or worker is made in it")
+    ] = 5.0
+    delivery_timeout: Annotated[
+        float,
+        seconds(least=0.0, why="pending calls of a lost worker wait so long for its cause"),
+    ] = 5.0
 
     def __post_init__(self) -> None:
         _verify(self)

@@ -22,8 +22,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from amnode.errors import Cause
 from amnode.node.args import WorkerInfo
@@ -56,8 +57,7 @@ class Step(StrEnum):
     GETTING_READY = "become ready"
 
 
-@dataclass(frozen=True, slots=True)
-class Doom:
+class Doom(msgspec.Struct, frozen=True):
     """Why the supervisor ends a worker.
 
     `cause` is what the crash report says; None leaves that to the exit record. `expected`: the
@@ -69,8 +69,7 @@ class Doom:
     expected: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Member:
+class Member(msgspec.Struct, eq=False):
     """A worker, as the supervisor knows it.
 
     Attributes:
@@ -162,8 +161,7 @@ class Member:
         return self.condition in LIVE
 
 
-@dataclass(slots=True)
-class _Marks:
+class _Marks(msgspec.Struct):
     """What the indexes hold of a member."""
 
     condition: Condition
@@ -171,16 +169,17 @@ class _Marks:
     holder: Held | None = None
 
 
-@dataclass(slots=True)
-class Roster:
+class Roster(msgspec.Struct):
     """All members, and the indexes over them."""
 
-    _members: dict[str, Member] = field(default_factory=dict[str, Member])
-    _marks: dict[str, _Marks] = field(default_factory=dict[str, _Marks])
-    _offers: dict[str, Member] = field(default_factory=dict[str, Member])
-    _counts: dict[Condition, int] = field(default_factory=lambda: dict.fromkeys(Condition, 0))
-    _held_by: dict[str, int] = field(default_factory=dict[str, int])
-    _of_client: dict[str, dict[str, Member]] = field(
+    _members: dict[str, Member] = msgspec.field(default_factory=dict[str, Member])
+    _marks: dict[str, _Marks] = msgspec.field(default_factory=dict[str, _Marks])
+    _offers: dict[str, Member] = msgspec.field(default_factory=dict[str, Member])
+    _counts: dict[Condition, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(Condition, 0)
+    )
+    _held_by: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    _of_client: dict[str, dict[str, Member]] = msgspec.field(
         default_factory=dict[str, dict[str, Member]]
     )
     ready: int = 0

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from amnode.node.policy import sizing
 from amnode.node.policy.options import PoolSize
@@ -18,8 +18,7 @@ from amnode.node.policy.roster import Condition, Roster
 from amnode.node.policy.waitlist import Waitlist
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """How many workers are in which condition, and what is asked of them."""
 
     starting: int
@@ -46,8 +45,7 @@ class Counts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(msgspec.Struct, frozen=True):
     """The pool at one moment.
 
     Attributes:
@@ -82,8 +80,7 @@ class PoolView:
         assert self.counts.available <= self.counts.idle, "More available than idle (S19)."
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(msgspec.Struct, frozen=True):
     """What there is to be seen; `target` is the size that the pool should have."""
 
     roster: Roster

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from amnode.node.policy.deadlines import Deadlines
 
 _SLACK = 16  # places of removed requests that may lie in a line before it is rebuilt
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(msgspec.Struct, frozen=True):
     """A request for a worker.
 
     Attributes:
@@ -46,11 +46,12 @@ class Waiter:
         return self.client_id, self.request_id
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """The requests of one name, by place."""
 
-    places: list[int] = field(default_factory=list[int])  # a heap; may hold removed ones
+    places: list[int] = msgspec.field(
+        default_factory=list[int]
+    )  # a heap; may hold removed ones
     length: int = 0
     eligible: int = 0
 

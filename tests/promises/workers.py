@@ -1,0 +1,240 @@
+"""The worker classes of the promises: jobs that wait, fail, die, hang and keep a journal.
+
+They are imported by the processes of the workers, so they stand at the top level of a module.
+Nothing here sleeps to be in step with a test: a job says that it has begun by a state (`Begun`),
+and goes on when the test writes to its gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from amnode import State, Worker, WorkerOptions, WorkerStates, job
+
+
+class BusyStates(WorkerStates):
+    """A worker that says when the body of a job has begun."""
+
+    Begun = State(require=("Leased",))
+    "The body of a job runs; ended by hand, so that a test can see that it was there."
+
+
+class Point(msgspec.Struct):
+    """An argument with a shape."""
+
+    x: int
+    y: int = 0
+
+
+class OddError(Exception):
+    """An exception that only this module has."""
+
+
+class Plain(Worker):
+    """Has no `on_release`: after an unclean end it is replaced."""
+
+    schema = BusyStates
+
+    def __init__(self) -> None:
+        super().__init__(opts=WorkerOptions(orphan_ttl=0.3, release_timeout=0.5))
+        self.kept: list[str] = []
+        self.ran = 0
+
+    # -- plain work --------------------------------------------------------------------------
+
+    @job
+    async def square(self, n: int) -> int:
+        self.ran += 1
+        return n * n
+
+    @job
+    async def add(self, a: int, b: int = 1) -> int:
+        self.ran += 1
+        return a + b
+
+    @job
+    async def norm(self, point: Point) -> int:
+        self.ran += 1
+        return abs(point.x) + abs(point.y)
+
+    @job
+    async def length(self, data: bytes) -> int:
+        self.ran += 1
+        return len(data)
+
+    @job
+    async def zeros(self, size: int) -> bytes:
+        return bytes(size)
+
+    @job
+    async def count_of_runs(self) -> int:
+        return self.ran
+
+    @job
+    async def pid(self) -> int:
+        return os.getpid()
+
+    @job
+    async def keep(self, text: str) -> list[str]:
+        self.kept.append(text)
+        return self.kept
+
+    @job
+    async def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    @job
+    async def epoch(self) -> tuple[str, int]:
+        return self.machine.id, self.lease.epoch
+
+    @job
+    async def seen_from_inside(self) -> tuple[list[str], dict[str, str]]:
+        """The command line of this process, and its environment as the system shows it."""
+        line = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+        shown = Path("/proc/self/environ").read_bytes()
+        return [repr(part) for part in line], dict(os.environ) | {"/proc": repr(shown)}
+
+    # -- work that lasts -------------------------------------------------------------------
+
+    @job
+    async def last(self) -> None:
+        """Never ends by itself; `Begun` ends when it has been cancelled."""
+        self.machine.add1(BusyStates.Begun)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.kept.append("cancelled")
+            self.machine.remove1(BusyStates.Begun)
+
+    @job
+    async def gate(self, path: str) -> str:
+        """Ends when something is written to the FIFO `path`, and returns it."""
+        loop = asyncio.get_running_loop()
+        fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        written = loop.create_future()
+        loop.add_reader(fifo, written.set_result, None)
+        self.machine.add1(BusyStates.Begun)
+        try:
+            await written
+            return os.read(fifo, 100).decode()
+        finally:
+            loop.remove_reader(fifo)
+            os.close(fifo)
+            self.machine.remove1(BusyStates.Begun)
+
+    @job
+    async def ignore_one_cancel(self) -> str:
+        """Is cancelled once and ends in its own time."""
+        self.machine.add1(BusyStates.Begun)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.kept.append("ignored")
+        self.machine.remove1(BusyStates.Begun)
+        return "done all the same"
+
+    @job
+    async def stubborn(self) -> None:
+        """Never stops."""
+        self.machine.add1(BusyStates.Begun)
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+
+    @job
+    async def block(self, seconds: float) -> None:
+        """Holds the loop."""
+        time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
+
+    @job
+    async def stop_itself(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    @job
+    async def grandchild(self) -> int:
+        """A process of the worker's own, in its group; lives until it is ended."""
+        process = await asyncio.create_subprocess_exec("sleep", "1000")
+        return process.pid
+
+    # -- work that fails -------------------------------------------------------------------
+
+    @job
+    async def fail(self, text: str) -> None:
+        raise OddError(text)
+
+    @job
+    async def unencodable(self) -> Any:
+        return object()
+
+    @job
+    async def die(self, how: str) -> None:
+        """Ends its process in one of many ways."""
+        print(f"about to die: {how}", flush=True)
+        if how == "exit":
+            os._exit(3)
+        elif how == "sys.exit":
+            sys.exit(4)
+        elif how == "interrupt":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), getattr(signal, how))
+
+    # -- a journal -------------------------------------------------------------------------
+
+    @job
+    async def stamp(self, journal: str, client: str) -> int:
+        """Writes who was served, when, and in which epoch; one write, so that lines stay whole."""
+        start = time.monotonic_ns()
+        await asyncio.sleep(0)
+        line = f"{self.machine.id} {self.lease.epoch} {client} {start} {time.monotonic_ns()}\n"
+        with Path(journal).open("a") as file:
+            file.write(line)
+        return self.lease.epoch
+
+
+class Cleaned(Plain):
+    """Clears what its client left, so it is used again whatever happened."""
+
+    schema = BusyStates
+    kind = "Plain"
+
+    async def on_release(self) -> None:
+        self.kept = [f"released epoch {self.lease.epoch}"]
+
+
+class FailingHook(Plain):
+    """Its hook raises."""
+
+    kind = "Plain"
+
+    async def on_release(self) -> None:
+        raise OddError("the hook is broken")
+
+
+class NoSuchThing(Plain):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        print("looking for the licence", flush=True)
+        raise OddError("there is no licence")
+
+
+class OtherStates(WorkerStates):
+    """Another schema."""
+
+    Elsewhere = State()
+
+
+class Other(Worker):
+    """Another kind."""
+
+    schema = OtherStates
