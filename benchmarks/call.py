@@ -5,7 +5,7 @@ with its states followed by the client. The baseline sends the frame of such a c
 that sends it back: a Protocol over a Unix socket, one future a call, uvloop at both ends where
 it exists. Both take turns in one run, so that they see the same machine.
 
-    python benchmarks/call.py [calls]
+    python benchmarks/call.py
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ from amnode import (
 from amnode.node.args import WorkArgs
 from amnode.rpc.protocol.wire import Mutate, to_frame, to_raw
 
-ROUND = 250  # calls before the other one's turn
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, from anywhere
+
+from benchmarks.harness import Case, Run, measure, table
+
 HEADER = 4  # bytes of a frame's length
+REPEATS = 100  # enough calls for a 99th percentile
 
 
 class Squares(Worker):
@@ -133,18 +137,20 @@ def frame_of_a_call(worker: LeasedWorker) -> bytes:
 # -- measuring -----------------------------------------------------------------------------
 
 
-async def seconds_each(call: Callable[[int], Awaitable[object]], count: int) -> list[float]:
-    """Seconds of each of `count` calls, one after the other."""
-    found: list[float] = []
-    for n in range(count):
-        started = time.perf_counter()
-        await call(n)
-        found.append(time.perf_counter() - started)
-    return found
+def recorded(call: Callable[[int], Awaitable[object]], times: list[float]) -> Run:
+    """Makes calls one after the other, and notes the seconds of each."""
+
+    async def run(count: int) -> None:
+        for n in range(count):
+            started = time.perf_counter()
+            await call(n)
+            times.append(time.perf_counter() - started)
+
+    return run
 
 
-async def measure(calls: int) -> None:
-    """Prints the median and the 99th percentile of both, and the ratios."""
+async def main() -> None:
+    """Prints the ratio of the means, then the percentiles of both and theirs."""
     options = SupervisorOptions(size=PoolSize(min=1, warm=0, max=1))
     async with (
         Supervisor(Squares, opts=options) as supervisor,
@@ -153,41 +159,34 @@ async def measure(calls: int) -> None:
         open_echo() as echo,
     ):
         frame = frame_of_a_call(worker)
-        cases: dict[str, tuple[Callable[[int], Awaitable[object]], list[float]]] = {
-            "bare echo": (lambda _: echo.call(frame), []),
-            "worker.call": (lambda n: worker.call(Squares.square, n), []),
-        }
-        for call, _ in cases.values():
-            await seconds_each(call, ROUND)  # warm
-        while any(len(times) < calls for _, times in cases.values()):
-            for call, times in cases.values():
-                times += await seconds_each(call, ROUND)
-    baseline, case = (percentiles(times) for _, times in cases.values())
-    print(f"a call of a job, {calls} calls one after the other, frames of {len(frame)} bytes")
-    for name, (p50, p99) in zip(cases, (baseline, case), strict=True):
-        print(f"  {name:<12} p50 {p50 * 1e6:7.1f} us   p99 {p99 * 1e6:7.1f} us")
-    ratios = [after / before for after, before in zip(case, baseline, strict=True)]
-    print(f"  {'ratio':<12} p50 {ratios[0]:7.2f}      p99 {ratios[1]:7.2f}")
+        calls: list[float] = []
+        echoes: list[float] = []
+        case = Case(
+            "worker.call(Squares.square, n)",
+            recorded(lambda n: worker.call(Squares.square, n), calls),
+            f"an echo of {len(frame)} bytes, as many as a call sends",
+            recorded(lambda _: echo.call(frame), echoes),
+        )
+        print(table("a call", [await measure(case, repeats=REPEATS)]))
+    for name, part in (("p50", 49), ("p99", 98)):
+        one, other = quantiles(calls, n=100)[part], quantiles(echoes, n=100)[part]
+        print(
+            f"  {name}: {one * 1e6:.0f} µs, echo {other * 1e6:.0f} µs, ratio {one / other:.1f}"
+        )
 
 
-def percentiles(times: list[float]) -> tuple[float, float]:
-    """The median and the 99th percentile."""
-    cuts = quantiles(times, n=100)
-    return cuts[49], cuts[98]
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(program: Coroutine[Any, Any, None]) -> None:
     """On uvloop where it exists, as the workers do."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main)
+        asyncio.run(program)
     else:
-        uvloop.run(main)
+        uvloop.run(program)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--echo"]:
         run(serve_echo(sys.argv[2]))
     else:
-        run(measure(int(sys.argv[1]) if sys.argv[1:] else 5000))
+        run(main())

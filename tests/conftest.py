@@ -95,7 +95,23 @@ async def running_loop() -> asyncio.AbstractEventLoop:
 def loop_guard(
     leak_guard: list[str], running_loop: asyncio.AbstractEventLoop
 ) -> Iterator[None]:
-    """Looks before the loop closes, which would cancel tasks and close sockets by itself."""
+    """Looks before the loop closes, which would cancel tasks and close sockets by itself.
+
+    What raises in a callback of the loop, where nobody can catch it, fails the test too.
+    """
+
+    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if isinstance(error, pytest.fail.Exception):
+            # The time is up: pytest-timeout raises in a signal handler, which uvloop takes
+            # for one of its callbacks. Cancelling shows where each task was.
+            for task in asyncio.all_tasks(loop):
+                task.cancel(str(error))
+        else:
+            leak_guard.append(f"an error that nobody caught: {context['message']}: {error!r}")
+
+    running_loop.set_exception_handler(on_error)
     before = leaks.InLoop(running_loop)
     yield
     leak_guard += before.leaks()

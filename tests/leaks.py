@@ -165,10 +165,13 @@ def _ends(fd: int, target: str) -> str:
 
 def _left_processes(before: frozenset[int], deadline: float) -> list[str]:
     left: list[str] = []
-    for process in _ours(set(psutil.pids()) - before):
-        if not _wait_gone(process, deadline):
-            left.append(_describe_process(process))
-            _end(process)
+    seen = set(before)
+    while ours := _ours(set(psutil.pids()) - seen):  # one may start another until it is ended
+        for process in ours:
+            seen.add(process.pid)
+            if not _wait_gone(process, deadline):
+                left.append(_describe_process(process))
+                _end(process)
     return left
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from amnode import Client, ClientOptions, PoolSize, Supervisor, SupervisorOptions, Worker
@@ -17,7 +20,12 @@ from tests.promises.workers import Plain
 PATIENCE = 10.0
 
 #: Times that are waited out in a test are short; those that only bound something are not.
-SHORT: dict[str, Any] = {"grace": 0.1, "stop_grace": 0.1, "term_timeout": 0.5, "restart_settle": 0.0}
+SHORT: dict[str, Any] = {
+    "grace": 0.1,
+    "stop_grace": 0.1,
+    "term_timeout": 0.5,
+    "restart_settle": 0.0,
+}
 
 
 class WatchedSupervisor(Supervisor):
@@ -109,3 +117,51 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+class Program:
+    """A program of `programs.py` in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    async def said(self) -> dict[str, Any]:
+        """The next thing that it says."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = await self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"The program ended: {await self.errors()}")
+        return json.loads(line)
+
+    async def errors(self) -> str:
+        """What it wrote as errors, when it has ended."""
+        assert self.process.stderr is not None
+        return (await self.process.stderr.read()).decode()
+
+    async def ended(self) -> int:
+        """Waits for its end; the exit code, or minus the signal."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def program(name: str, **told: Any) -> AsyncIterator[Program]:
+    """Starts a program, and ends it if the test does not."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.promises.programs", name),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.close()
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -1,7 +1,11 @@
-"""The last lines that a process wrote, made safe to show.
+r"""The last lines that a process wrote, made safe to show.
 
-What a worker prints comes from outside: it can hold half a line, broken UTF-8, and control
-characters that would forge log lines or drive a terminal. All are shown, none is obeyed.
+What a process prints comes from outside: it can hold half a line, broken UTF-8, and characters
+that would forge lines of a log or drive a terminal. All are shown, none is obeyed.
+
+1. A line that is given holds printable characters and tabs, nothing else: controls, escapes,
+   separators of lines and marks that turn the direction of text appear as `\x1b` does.
+2. It has at most `LINE_LIMIT` characters; where something was left out, it says `...`.
 """
 
 from __future__ import annotations
@@ -9,22 +13,36 @@ from __future__ import annotations
 #: Characters of one line that are kept.
 LINE_LIMIT = 1000
 
+_LEFT_OUT = "..."
+
 
 def last_lines(data: bytes, lines: int, *, cut: bool = False) -> tuple[str, ...]:
-    """The last `lines` lines of `data`, oldest first, without their ends.
+    """The last lines of what was written, oldest first, without their ends.
+
+    A last line that has no end yet is one, too. A carriage return ends a line, so that of a
+    progress bar the last states are seen.
 
     Args:
         data: the end of what was written.
-        lines: how many at most.
-        cut: `data` begins in the middle of a line, which is then left out.
+        lines: how many at most; none if it is not positive.
+        cut: `data` may begin in the middle of a line; the first one is left out, or, where it
+            is the only one, is marked.
     """
-    found = data.splitlines()  # at line feeds and carriage returns; text has more line ends
-    if cut and len(found) > 1:
-        found = found[1:]
-    return tuple(_safe(line) for line in found[-lines:]) if lines > 0 else ()
+    found = data.splitlines()
+    if not cut or not found:
+        return tuple(_line(line) for line in found[-lines:] if lines > 0)
+    if len(found) == 1:
+        return (_LEFT_OUT + _line(found[0], LINE_LIMIT - len(_LEFT_OUT)),)[: max(lines, 0)]
+    return last_lines(b"\n".join(found[1:]) + b"\n", lines)
 
 
-def _safe(line: bytes) -> str:
-    text = line.decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
-    return shown if len(shown) <= LINE_LIMIT else shown[: LINE_LIMIT - 3] + "..."
+def shown(text: str) -> str:
+    """`text` with what is not printable written as an escape; tabs stay (rule 1)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
+
+
+def _line(line: bytes, limit: int = LINE_LIMIT) -> str:
+    text = shown(line.decode("utf-8", "backslashreplace"))
+    return text if len(text) <= limit else text[: limit - len(_LEFT_OUT)] + _LEFT_OUT

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 
+from amnode.errors import OptionError
 from amnode.machine.clock import Clock
 from amnode.machine.queue import Result
 from amnode.machine.resolve import bits, relations_of
@@ -156,8 +157,14 @@ class MachineApi(ABC):
     def when_time(
         self, states: Sequence[str], ticks: Sequence[int], *, ctx: StateContext | None = None
     ) -> Wait:
-        """Waits until each of these states has reached its tick; see `when`."""
-        goals = tuple(zip((self.index(s) for s in states), ticks, strict=True))
+        """Waits until each of these states has reached its tick; see `when`.
+
+        Raises:
+            OptionError: there is not one tick for each state.
+        """
+        if len(states) != len(ticks):
+            raise OptionError(f"{len(states)} states and {len(ticks)} ticks; give one each.")
+        goals = tuple(zip(map(self.index, states), ticks, strict=True))
         return self._waits.add(ticks=goals, context=ctx)
 
     def when_err(self, *, ctx: StateContext | None = None) -> Wait:

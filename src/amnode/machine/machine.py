@@ -271,7 +271,8 @@ class Machine(MachineApi):
         queue, clock = self._queue, self._clock
         queue.tick += 1
         plan = call.plans.get(clock.mask & call.mask)
-        if plan is not None and plan.unseen and self._direct and not self._tracers.all:
+        direct = self._direct and not queue.pending and not self._tracers.all
+        if plan is not None and plan.unseen and direct:
             # What nobody sees cannot ask for more, so it needs no guard and no queue.
             plan.apply(clock, self._planner.relations)
             if self._waits.shelves or self._waits.contexts or self._tasks:

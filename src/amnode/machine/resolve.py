@@ -54,6 +54,10 @@ class Relations:
         self._after = [_indexes(schema, row.after) for row in rows]
         self._require_mask = [bits(row) for row in self._require]
         self._remove_mask = [bits(_indexes(schema, row.remove)) for row in rows]
+        self._removers_mask = [0] * self.size
+        for i, removed in enumerate(self._remove_mask):
+            for j in each(removed):
+                self._removers_mask[j] |= 1 << i
         self.multi_mask = bits(i for i, row in enumerate(rows) if row.multi)
         self.auto_mask = bits(i for i, row in enumerate(rows) if row.auto)
         self._rank = self._topology()
@@ -140,12 +144,10 @@ class Relations:
 
     def _drop_blocked(self, listed: list[int]) -> None:
         """Step 4, from the last to the first: what another state here removes is blocked."""
-        blocked = 0
+        present, blocked = bits(listed), 0
         for state in reversed(listed):
-            for other in listed:
-                if other != state and not blocked >> other & 1 and self._removes(other, state):
-                    blocked |= 1 << state
-                    break
+            if self._removers_mask[state] & present & ~blocked:
+                blocked |= 1 << state
         if blocked:
             listed[:] = [i for i in listed if not blocked >> i & 1]
 
@@ -160,7 +162,8 @@ class Relations:
             if not expands >> state & 1:
                 continue
             for other in self._add[state]:
-                if present >> other & 1 or self._conflicts(other, listed):
+                conflicts = self._remove_mask[other] | self._removers_mask[other]
+                if present >> other & 1 or conflicts & present:
                     continue
                 present |= 1 << other
                 listed.insert(0, other)
@@ -215,12 +218,6 @@ class Relations:
             assert not removed, f"invariant 1: {state} removes {list(each(removed))}"
             unmet = self._require_mask[state] & ~mask
             assert not unmet, f"invariant 2: {state} requires {list(each(unmet))}"
-
-    def _removes(self, state: int, other: int) -> bool:
-        return bool(self._remove_mask[state] >> other & 1)
-
-    def _conflicts(self, state: int, listed: Sequence[int]) -> bool:
-        return any(self._removes(i, state) or self._removes(state, i) for i in listed)
 
     def _with_added(self, called: Sequence[int]) -> int:
         found, walk = bits(called), list(called)

@@ -1,7 +1,8 @@
 """How a Worker class is named to the process that is to run it: `module:qualname`.
 
 A class of a program's own `__main__` is found by running its script again under another name,
-as multiprocessing does, so that `if __name__ == "__main__":` keeps the program itself out.
+as multiprocessing does, so that `if __name__ == "__main__":` keeps the program itself out. A
+program without that line is refused: its workers would start supervisors, without end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from amnode.errors import OptionError
 #: The name under which a script is run again in a worker's process.
 SCRIPT_NAME = "__amnode_main__"
 
+#: Whether a script is being run again now.
+_is_running_script = False
+
 
 def name_of(cls: type) -> tuple[str, str]:
     """The target and the script that `load` takes; the script is "" for a module.
@@ -27,6 +31,11 @@ def name_of(cls: type) -> tuple[str, str]:
         OptionError: another process could not import the class.
     """
     target = f"{cls.__module__}:{cls.__qualname__}"
+    if _is_running_script:
+        raise OptionError(
+            f"A worker that imports {target} would start a supervisor of its own. Put what the "
+            'script runs under `if __name__ == "__main__":`.'
+        )
     if "<locals>" in cls.__qualname__:
         raise OptionError(
             f"Worker class {target} is local to a function, so no other process can import it. "
@@ -59,12 +68,17 @@ def load(target: str, script: str) -> type[Any]:
 
 def _run_script(script: str) -> ModuleType:
     """The script as a module that annotations can be looked up in, so a registered one."""
+    global _is_running_script
     loader = SourceFileLoader(SCRIPT_NAME, script)
     spec = spec_from_loader(SCRIPT_NAME, loader)
     assert spec is not None
     module = module_from_spec(spec)
     sys.modules[SCRIPT_NAME] = module
-    loader.exec_module(module)
+    _is_running_script = True
+    try:
+        loader.exec_module(module)
+    finally:
+        _is_running_script = False
     return module
 
 

@@ -21,17 +21,17 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from amnode.errors import (
     AmnodeError,
     AuthError,
+    ConnectionLost,
     LeaseError,
     LeaseTimeoutError,
     OptionError,
@@ -66,11 +66,13 @@ from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.client import RpcClient
+from amnode.rpc.network_machine import RemoteResult
 from amnode.rpc.protocol.handshake import schema_hash
 
 logger = logging.getLogger("amnode.node")
 
 S = ClientStates
+T = TypeVar("T")
 
 #: What of a supervisor a client follows.
 _FOLLOWED = (
@@ -150,6 +152,9 @@ class Client:
         self._held: dict[tuple[str, int], LeasedWorker] = {}
         self._mirrors: list[Pipe] = []
         self._super_mirror: Pipe | None = None
+        #: Done when the connection to the supervisor is over, whoever ended it.
+        self._super_over: asyncio.Future[None] | None = None
+        self._unsettled: dict[asyncio.Task[Any], None] = {}
         self._wanted = asyncio.Event()
         self._worker_rpc_id = handshake_id(worker_client_id(self._instance))
 
@@ -172,6 +177,8 @@ class Client:
         for future in [*self._requests.values()]:
             if not future.done():
                 future.set_exception(LeaseError("The client was stopped."))
+        while self._unsettled:
+            await asyncio.wait([*self._unsettled])
         await self._close_super()
 
     async def dispose(self) -> None:
@@ -288,24 +295,60 @@ class Client:
             on_lost=self._worker_lost,
         )
         mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
+        opening = self._unsettle(self._open(rpc))
         try:
-            async with asyncio.timeout(self.opts.conn_timeout):
-                await rpc.start()
+            error = await asyncio.shield(opening)
+        except BaseException:  # cancelled: `_give_up` returns the grant
+            mirror.close()
+            self._unsettle(self._hand_back(opening, rpc, grant))
+            raise
+        if error is None and self.machine.is1(S.Start):
             self._leases.connected(grant.worker_id, grant.epoch)
             self._grants.pop(grant.request_id, None)
             return self._hold(rpc, grant, mirror)
+        mirror.close()
+        if error is None:
+            await self._hand_back(opening, rpc, grant)
+            raise LeaseError(f"Client {self.name} was stopped.")
+        self._grants.pop(grant.request_id, None)
+        self.machine.add_err_state(S.ErrWorker, error)
+        left = self._leases.failed(grant.worker_id, grant.epoch, self._now())
+        self._return(grant, f"no connection: {error}", again=left is not None)
+        return None
+
+    async def _open(self, rpc: RpcClient) -> Exception | None:
+        """Connects to a worker; goes on to its end even if nobody waits any more (rule 1)."""
+        try:
+            async with asyncio.timeout(self.opts.conn_timeout):
+                await rpc.start()
         except (RpcError, SchemaError, OSError, TimeoutError) as error:
+            return error
+        return None
+
+    async def _hand_back(
+        self, opening: asyncio.Task[Exception | None], rpc: RpcClient, grant: Grant
+    ) -> None:
+        """Releases what was being connected when its request was cancelled.
+
+        A connection that is only cut would cost the worker its grace, and itself.
+        """
+        try:
+            if await opening is None:
+                async with asyncio.timeout(self.opts.delivery_timeout):
+                    await rpc.source.request(
+                        (WorkerStates.Releasing,), ReleasingArgs(epoch=grant.epoch)
+                    )
+        except (RpcError, LeaseError, TimeoutError) as error:
+            logger.debug("Worker %s did not confirm its release: %s", grant.worker_id, error)
+        finally:
             await rpc.stop()
-            mirror.close()
-            self._grants.pop(grant.request_id, None)
-            self.machine.add_err_state(S.ErrWorker, error)
-            left = self._leases.failed(grant.worker_id, grant.epoch, self._now())
-            self._return(grant, f"no connection: {error}", again=left is not None)
-            return None
-        except BaseException:  # cancelled: `_give_up` returns the grant
-            mirror.close()
-            await rpc.stop()
-            raise
+
+    def _unsettle(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that nobody cancels and that `stop` waits for; each has its own bound."""
+        task = self.machine.spawn(None, work)
+        self._unsettled[task] = None
+        task.add_done_callback(lambda done: self._unsettled.pop(done, None))
+        return task
 
     def _hold(self, rpc: RpcClient, grant: Grant, mirror: Pipe) -> LeasedWorker:
         for old in self._mirrors:  # the newest worker is the one that the states show
@@ -402,7 +445,6 @@ class Client:
         """Connects to the first supervisor that answers; its end is what the future is for."""
         errors: list[Exception] = []
         for address in self._addrs:
-            lost: asyncio.Future[None] = self._loop().create_future()
             rpc = RpcClient(
                 address,
                 id=handshake_id(super_client_id(self._instance)),
@@ -411,7 +453,7 @@ class Client:
                 states=_FOLLOWED,
                 consumer=self.machine,
                 on_payload=self._super_payload,
-                on_lost=partial(self._super_lost, lost),
+                on_lost=self._super_lost,
             )
             mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))
             try:
@@ -425,8 +467,7 @@ class Client:
                 mirror.close()
                 raise
             else:
-                self._super_came(rpc, address, mirror)
-                return lost
+                return self._super_came(rpc, address, mirror)
         if all(isinstance(error, AuthError | SchemaError) for error in errors):
             self._refused(errors[0])
         return None
@@ -437,7 +478,10 @@ class Client:
             if self._leases.denied(request_id) and not future.done():
                 future.set_exception(error)
 
-    def _super_came(self, rpc: RpcClient, address: str, mirror: Pipe) -> None:
+    def _super_came(
+        self, rpc: RpcClient, address: str, mirror: Pipe
+    ) -> asyncio.Future[None]:
+        over = self._super_over = self._loop().create_future()
         self.rpc_super = rpc
         self.super_addr = address
         self._super_mirror = mirror
@@ -445,12 +489,11 @@ class Client:
         self._show()
         for request_id, left in self._leases.pending(self._now()):
             self._ask(request_id, left)
+        return over
 
-    def _super_lost(self, lost: asyncio.Future[None], error: Exception) -> None:
+    def _super_lost(self, error: Exception) -> None:
         self.machine.add_err_state(S.ErrSupervisor, error)
         self._super_left()
-        if not lost.done():
-            lost.set_result(None)
 
     def _super_left(self) -> None:
         self.rpc_super = None
@@ -458,13 +501,17 @@ class Client:
         if self._super_mirror is not None:
             self._super_mirror.close()
             self._super_mirror = None
+        if self._super_over is not None and not self._super_over.done():
+            self._super_over.set_result(None)
         self._show()
 
     async def _close_super(self) -> None:
-        rpc = self.rpc_super
+        rpc, self.rpc_super = self.rpc_super, None  # nothing more is said on it
         if rpc is not None:
-            await rpc.stop()
-            self._super_left()
+            try:
+                await rpc.stop()
+            finally:
+                self._super_left()
 
     def _leave_super_if_told(self) -> None:
         """Closes the supervisor connection, if that is wanted and nothing needs it."""
@@ -482,7 +529,21 @@ class Client:
             super_rpc_id=handshake_id(super_client_id(self._instance)),
             time_left=left,
         )
-        self._tell_super(SupervisorStates.ProvideWorker, args)
+        if self.rpc_super is not None:
+            asked = self.rpc_super.source.add1(SupervisorStates.ProvideWorker, args)
+            self.machine.spawn(None, self._asked(request_id, asked))
+
+    async def _asked(self, request_id: str, asked: RemoteResult) -> None:
+        """A request that the supervisor would not even take in ends here (rule 2)."""
+        try:
+            if await asked:
+                return
+            reason = "The supervisor takes no requests: it is stopping."
+        except ConnectionLost:
+            return  # it is made again at the next supervisor
+        except RpcError as error:
+            reason = str(error)
+        self._denied(Denied(request_id=request_id, reason=reason))
 
     def _tell_super(self, state: str, args: ProvideWorkerArgs | WorkerIssuesArgs) -> None:
         """Sends a mutation, if there is a supervisor; the next one is told by `_super_came`."""

@@ -26,7 +26,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -482,7 +482,16 @@ class Supervisor:
             tell=self._heard,
         )
         self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
-        self.machine.spawn(None, self._bootstrap(link))
+        self._start_step(args.worker_id, self._bootstrap(link))
+
+    def _start_step(self, worker_id: str, step: Coroutine[Any, Any, None]) -> None:
+        """A task towards a process; the core is told even if it is cancelled."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                self._feed(events.SpawnFailed(worker_id, "its start was cancelled"))
+
+        self.machine.spawn(None, step).add_done_callback(ended)
 
     async def _bootstrap(self, link: WorkerLink) -> None:
         try:
@@ -515,7 +524,7 @@ class Supervisor:
             kind=self.worker_kind,
             secret=args.secret,
         )
-        self.machine.spawn(None, launch)
+        self._start_step(args.worker_id, launch)
 
     def SetWorkerEnter(self, event: Event) -> bool:
         """Names a worker."""

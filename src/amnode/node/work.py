@@ -101,7 +101,9 @@ class Work:
         else:
             self._end(None, data)
 
-    def _task_ended(self, _task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            return  # answered, or the job ends the process (SystemExit), which is the answer
         # A task that is cancelled before its first step never runs its body.
         self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
 

@@ -21,7 +21,7 @@ from amnode.errors import (
     RpcError,
     WorkerConnError,
 )
-from amnode.launch.process import Launcher, LaunchSpec, Process
+from amnode.launch.process import ExitRecord, Launcher, LaunchSpec, Process
 from amnode.machine.schema import Schema
 from amnode.machine.transition import Transition
 from amnode.node.args import (
@@ -159,9 +159,13 @@ class WorkerLink:
             self._tell(events.SpawnFailed(self.worker_id, str(error)))
             return
         self._tell(events.Started(self.worker_id, self.process.pid))
-        record = await self.process.wait()
-        output = self.process.tail(_OUTPUT_LINES)
-        self._tell(events.Exited(self.worker_id, record, output))
+        # No task: one that a dying program cancels (Ctrl-C, twice) would never tell.
+        self.process.exited.add_done_callback(self._exited)
+
+    def _exited(self, exited: asyncio.Future[ExitRecord]) -> None:
+        if self.process is not None and not exited.cancelled():
+            output = self.process.tail(_OUTPUT_LINES)
+            self._tell(events.Exited(self.worker_id, exited.result(), output))
 
     async def close_bootstrap(self) -> None:
         """The worker has called, or never will."""

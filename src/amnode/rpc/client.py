@@ -179,8 +179,10 @@ class RpcClient:
         try:
             await self._connect(link)
         except (Exception, asyncio.CancelledError) as error:
+            if not link.stopping:
+                self._failed(error)
             link.abort()
-            self._failed(link, error)
+            self._ended(link)
             await link.gone()
             raise
 
@@ -212,7 +214,8 @@ class RpcClient:
             raise RpcTimeoutError(
                 f"No connection to {self._address} within {options.connect_timeout} s."
             ) from None
-        self.machine.add1("Connected")
+        if not link.stopping:
+            self.machine.add1("Connected")
         try:
             async with asyncio.timeout(options.handshake_timeout):
                 await link.opened
@@ -224,14 +227,13 @@ class RpcClient:
                 f"{options.handshake_timeout} s."
             ) from None
 
-    def _failed(self, link: _Link, error: BaseException) -> None:
-        """A start has failed, or was cancelled; nothing is recorded if it was stopped."""
-        if self._link is link and isinstance(error, Exception):
+    def _failed(self, error: BaseException) -> None:
+        """A start has failed; a cancelled one is no error."""
+        if isinstance(error, Exception):
             if self.machine.not1("Connected"):
                 self.machine.add_err_state("ErrConnecting", error)
             self._record(error)
             self.machine.add1("ConnRetryFailed")
-        self._ended(link)
 
     def _record(self, error: Exception) -> None:
         state = "ErrRpc"
@@ -303,26 +305,27 @@ class _Link:
     def __init__(self, client: RpcClient, session: ClientSession) -> None:
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
+        #: Whether this side ends the connection, or gave it up.
+        self.stopping = False
         self._client = client
         self._session = session
         self._connection: Connection | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
         self._replica: NetworkMachine | None = None
         self._results: dict[int, RemoteResult] = {}
-        self._stopping = False
         self._over: ConnectionLost | None = None
 
     # -- for the client ----------------------------------------------------------------------
 
     def close(self, reason: str) -> None:
         """Ends in good order."""
-        self._stopping = True
+        self.stopping = True
         self._session.goodbye(reason)
         self._finish(ConnectionLost(f"The connection was closed here: {reason}."))
 
     def abort(self) -> None:
         """Cuts the connection, if there is one; what is pending fails."""
-        self._stopping = True
+        self.stopping = True
         self._finish(ConnectionLost("The connection was given up here."))
         if self._connection is not None:
             self._connection.abort()
@@ -432,7 +435,7 @@ class _Link:
         was_open = self._replica is not None
         self._refuse_opening(cause)
         self._finish(error)
-        if was_open and not self._stopping:
+        if was_open and not self.stopping:
             self._client.link_lost(self, error, cause)
 
     def _finish(self, error: ConnectionLost) -> None:

@@ -100,7 +100,7 @@ class Origin:
         deferred = self._deferred
         if result is not CANCELED:
             if deferred is None:
-                self.connection.answer(self._seq, _EXECUTED, NIL)
+                self.connection.answer_plainly(self._seq)
             else:
                 deferred.release()
             return
@@ -290,7 +290,8 @@ class RpcServer:
         except DeliveryError as error:
             self.machine.add_err_state("ErrSendPayload", error)
             raise
-        self._wake()
+        if self._connection is not None:
+            self._connection.wake()
 
     def close(self, reason: str) -> None:
         """Ends the connection in good order; the client is told why."""
@@ -341,8 +342,8 @@ class RpcServer:
 
     def moved(self, states: Sequence[tuple[int, int]]) -> None:
         """The source moved: pairs of a state's index and its tick."""
-        if self._session.mark(states):
-            self._wake()
+        if self._session.mark(states) and self._connection is not None:
+            self._connection.wake()
 
     def answer(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> None:
         """Answers a mutation, with the difference up to now.
@@ -357,7 +358,14 @@ class RpcServer:
             self.machine.add_err_state("ErrSendPayload", error)
             raise
         finally:
-            self._wake()
+            if self._connection is not None:
+                self._connection.wake()
+
+    def answer_plainly(self, seq: int) -> None:
+        """Answers a mutation that was executed, has no value, and was not deferred."""
+        self._session.answer(seq, _EXECUTED)
+        if self._connection is not None:
+            self._connection.wake()
 
     def keep(self, seq: int, deferred: Deferred) -> None:
         """Remembers an answer that is to come, to be told if nobody waits for it any more."""
@@ -371,10 +379,6 @@ class RpcServer:
             self.machine.add_err(error)
 
     # -- inside ----------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        if self._connection is not None:
-            self._connection.wake()
 
     def _called(self, event: Called) -> None:
         gate = self._gate

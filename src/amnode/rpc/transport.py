@@ -23,11 +23,11 @@ import os
 import socket
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from pathlib import Path
-from typing import Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from amnode.errors import ConnectionLost, OptionError
@@ -219,7 +219,10 @@ class LocalTransport:
         if scheme == "memory":
             return self._listen_memory(address, rest, accept, close_timeout)
         path = Path(rest)
-        return await _without_cause(lambda: _listen_unix(address, path, accept, close_timeout))
+        return await _without_cause(
+            lambda: _listen_unix(address, path, accept, close_timeout),
+            lambda made: made.close(),
+        )
 
     async def connect(
         self, address: str, handler: Handler, *, close_timeout: float
@@ -229,7 +232,8 @@ class LocalTransport:
         if scheme == "unix":
             path = Path(rest)
             return await _without_cause(
-                lambda: _connect_unix(address, path, handler, close_timeout)
+                lambda: _connect_unix(address, path, handler, close_timeout),
+                lambda made: made.abort(),
             )
         listener = self._listeners.get(rest)
         if listener is None or not listener.open_here():
@@ -268,13 +272,24 @@ def _gathers_writes(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).__module__.partition(".")[0] == "uvloop"
 
 
-async def _without_cause(work: Callable[[], Awaitable[T]]) -> T:
-    """Does some work in an empty context (rule 6)."""
+async def _without_cause(work: Callable[[], Awaitable[T]], undo: Callable[[T], None]) -> T:
+    """Does some work in an empty context (rule 6).
+
+    Args:
+        work: what to do.
+        undo: called with its result, if it was done at the very turn of a cancellation.
+    """
 
     async def run() -> T:
         return await work()
 
-    return await asyncio.get_running_loop().create_task(run(), context=Context())
+    task = asyncio.get_running_loop().create_task(run(), context=Context())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if task.done() and not task.cancelled() and task.exception() is None:
+            undo(task.result())
+        raise
 
 
 # -- memory ------------------------------------------------------------------------------
@@ -339,11 +354,26 @@ class _MemoryListener(Listener):
 
 
 class _StreamConnection(Connection, asyncio.Protocol):
-    """One end of a stream socket: the protocol of its transport."""
+    """One end of a stream socket: the protocol of its transport.
 
-    def __init__(self, handler: Handler, close_timeout: float) -> None:
+    One that connects is *made* only when the loop has taken its socket over, a turn after
+    `connection_made`. uvloop forgets to close a socket whose transport ended before that, so an
+    end that is wanted earlier waits until then.
+    """
+
+    def __init__(self, handler: Handler, close_timeout: float, *, made: bool = True) -> None:
         super().__init__(handler, close_timeout)
         self._transport: asyncio.Transport | None = None
+        self._made = made
+        self._end_wanted: Callable[[], None] | None = None
+
+    def settle(self, sock: socket.socket) -> None:
+        """The loop has taken the socket over."""
+        self._made = True
+        if self._lost:
+            sock.detach()  # its descriptor went with the transport
+        elif self._end_wanted is not None:
+            self._end_wanted()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -368,11 +398,17 @@ class _StreamConnection(Connection, asyncio.Protocol):
 
     def _close(self) -> None:
         if self._transport is not None:
-            self._transport.close()
+            self._end_with(self._transport.close)
 
     def _abort(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            self._end_with(self._transport.abort)
+
+    def _end_with(self, end: Callable[[], None]) -> None:
+        if self._made:
+            end()
+        else:
+            self._end_wanted = end
 
 
 class _UnixListener(Listener):
@@ -406,35 +442,63 @@ async def _listen_unix(
     except OptionError:
         sock.close()
         raise
+    loop = asyncio.get_running_loop()
+    making = loop.create_unix_server(
+        lambda: _StreamConnection(accept(), close_timeout), sock=sock, backlog=_BACKLOG
+    )
     try:
-        server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _StreamConnection(accept(), close_timeout), sock=sock, backlog=_BACKLOG
-        )
+        server, cancelled = await _to_its_end(making)
     except BaseException:
         sock.close()
         _remove_own(path, file)
         raise
-    return _UnixListener(address, path, file, server)
+    listener = _UnixListener(address, path, file, server)
+    if cancelled:
+        listener.close()
+        raise asyncio.CancelledError
+    return listener
 
 
 async def _connect_unix(
     address: str, path: Path, handler: Handler, close_timeout: float
 ) -> Connection:
     sock = _unix_socket()
+    loop = asyncio.get_running_loop()
     try:
         with _short_path(path) as short:
             while not _try_connect(sock, short):  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(_BACKLOG_PAUSE)
-        _, connection = await asyncio.get_running_loop().create_unix_connection(
-            lambda: _StreamConnection(handler, close_timeout), sock=sock
+        making = loop.create_unix_connection(
+            lambda: _StreamConnection(handler, close_timeout, made=False), sock=sock
         )
+        (_, connection), cancelled = await _to_its_end(making)
     except OSError as error:
         sock.close()
         raise ConnectionLost(f"Nobody answers at {address}: {error.strerror}.") from error
     except BaseException:
         sock.close()
         raise
+    connection.settle(sock)
+    if cancelled:
+        connection.abort()
+        raise asyncio.CancelledError
     return connection
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    """Awaits a step that must not be cut in two; says whether it was cancelled meanwhile.
+
+    A transport whose making is cancelled half-way is half alive: uvloop calls `connection_made`
+    and never `connection_lost`, and its descriptor is closed by both. The step takes a turn.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    return task.result(), cancelled
 
 
 def _unix_socket() -> socket.socket:

@@ -211,30 +211,24 @@ class Naive:
         ended, begun = self.moved(asked, targets)
         struck: list[str] = []
 
-        def ask(name: str, entered: str = "") -> None:
-            if self.call(asked, name):
-                return
-            if not (asked.auto and entered and self.rules[entered].auto):
-                raise Refused
-            if name not in self.script.raising:
+        def ask(names: Iterable[tuple[str, str]]) -> None:
+            for name, entered in names:
+                if self.call(asked, name):
+                    continue
+                strikes = asked.auto and entered and self.rules[entered].auto
+                if not strikes or name in self.script.raising:
+                    raise Refused
                 struck.append(entered)
-            else:
-                raise Refused
 
-        for state in ended:
-            ask(f"{state}Exit")
-        for state in begun:
-            ask(f"{state}Enter", state)
-        if asked.type != "remove":
-            for state in targets:
-                if state in self.order:
-                    ask(state * 2, state)
-        pairs = [(x, y) for x in self.order for y in targets if x != y and y not in struck]
-        for x, y in pairs:
-            ask(x + y, y)
+        stay = [s for s in targets if s in self.order and asked.type != "remove"]
+        ask([(f"{s}Exit", "") for s in ended])
+        ask([(f"{s}Enter", s) for s in begun])
+        ask([(s * 2, s) for s in stay])
+        entered = [s for s in targets if s not in struck]
+        ask([(x + y, y) for x in self.order for y in entered if x != y])
         if struck and all(s in struck for s in targets):
             raise Refused
-        ask("AnyEnter")
+        ask([("AnyEnter", "")])
         if asked.auto:
             left = [s for s in asked.called if s in targets and s not in struck]
             return self.targets(Asked(asked.type, left, auto=True))

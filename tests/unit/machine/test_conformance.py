@@ -2,8 +2,8 @@
 
 Each case is one fresh machine: its schema, what is bound, the mutations made one after the
 other, and everything that was observed: results, active states in machine order, ticks, queue
-tick, every transition that ran, and the handlers in the order called. All cases run with the plan cache and
-without it.
+tick, every transition that ran, and the handlers in the order called. All cases run with the
+plan cache and without it.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_add_brings_states_along_and_those_bring_more() -> None:
     found = relations(A=State(add="B"), B=State(add="C"), C=State(), D=State(remove="C"))
     assert targets(found, ADD, "A") == "ABC"
     assert targets(found, ADD, "A", "A") == "A"  # an active state adds nothing again
-    assert targets(found, ADD, "A", "D") == "AB"  # what is kept out is just not added
+    assert targets(found, ADD, "A", "D") == "ADB"  # what is kept out is just not added
 
 
 def test_a_multi_state_adds_each_time_it_is_called() -> None:
@@ -68,7 +68,8 @@ def test_a_state_that_is_removed_by_another_is_blocked() -> None:
     found = relations(A=State(remove="B"), B=State(remove="A"), C=State(remove="A"))
     assert targets(found, ADD, "A", "B") == "A"
     assert targets(found, ADD, "A", "C") is None
-    assert targets(found, ADD, "AB") == "A"
+    assert targets(found, ADD, "AB") is None
+    assert targets(found, ADD, "BA", "C") is None
 
 
 def test_the_second_expansion_brings_what_a_dropped_state_had_kept_out() -> None:

@@ -160,7 +160,7 @@ def _why_missing(pool: Pool, now: float) -> str:
         return f"no start for {pool.pause_until - now:.1f} s, because {pool.spawn_error}"
     starting = pool.roster.count(Condition.STARTING)
     if starting:
-        return f"{starting} workers are starting"
+        return f"{starting} worker{' is' if starting == 1 else 's are'} starting"
     if len(pool.roster) >= pool.size.max:
         return _at_most(pool)
     if at is not None and at > now:

@@ -353,9 +353,8 @@ class ServerSession(Session):
 
     def _mutate(self, message: wire.Mutate) -> _Events:
         size = len(self._factors)
-        for index in message.states:
-            if index >= size:
-                raise ProtocolError(f"Mutation of state {index}; the source has {size}.")
+        if max(message.states, default=0) >= size:
+            raise ProtocolError(f"Mutation of states {message.states}; the source has {size}.")
         self._answering.asked(message.seq)
         return (message,)
 

@@ -1,0 +1,140 @@
+"""Runs a case beside its baseline, in turns and in one process, and prints the ratio.
+
+A single duration says little on a machine that others use; the ratio of two that took turns
+says how much a thing costs beside what nobody can avoid. Each repeat gives one ratio, and the
+table has their median.
+
+    compare("a kernel", [Case("add1", add_many, "bare call", call_many, goal=4)])
+    await compare_async("a call", [Case("echo", echo_many, "bare echo", bare_many)])
+
+What is run takes a number and does its work that often; it may be async. What only computes is
+best measured with `clock=time.process_time`, which does not count the time that others had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from statistics import median
+from typing import TypeAlias
+
+Run: TypeAlias = Callable[[int], Awaitable[object] | object]
+Clock: TypeAlias = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to measure, and what to measure it by.
+
+    Attributes:
+        name: of the case.
+        run: does it the given number of times.
+        baseline: the name of the baseline.
+        run_baseline: does the baseline as often.
+        goal: the ratio that it should not exceed; None where there is none.
+    """
+
+    name: str
+    run: Run
+    baseline: str
+    run_baseline: Run
+    goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured: medians, in seconds for one time, and of the ratios."""
+
+    case: Case
+    seconds: float
+    baseline_seconds: float
+    ratio: float
+
+
+async def measure(
+    case: Case, *, repeats: int = 25, seconds: float = 0.01, clock: Clock = time.perf_counter
+) -> Row:
+    """Measures one case.
+
+    Args:
+        case: what to run.
+        repeats: how often case and baseline take turns.
+        seconds: about how long one turn of each lasts.
+        clock: gives seconds.
+    """
+    count = await _calibrate(case.run, seconds, clock)
+    baseline_count = await _calibrate(case.run_baseline, seconds, clock)
+    turns: list[tuple[float, float]] = []
+    for _ in range(repeats):
+        one = await _timed(case.run, count, clock) / count
+        other = await _timed(case.run_baseline, baseline_count, clock) / baseline_count
+        turns.append((one, other))
+    return Row(
+        case,
+        median(one for one, _ in turns),
+        median(other for _, other in turns),
+        median(one / other for one, other in turns),
+    )
+
+
+async def compare_async(
+    title: str, cases: Sequence[Case], *, clock: Clock = time.perf_counter
+) -> list[Row]:
+    """Measures the cases and prints them as a table; returns its rows."""
+    rows = [await measure(case, clock=clock) for case in cases]
+    print(table(title, rows))
+    return rows
+
+
+def compare(
+    title: str, cases: Sequence[Case], *, clock: Clock = time.perf_counter
+) -> list[Row]:
+    """The same where no loop runs."""
+    return asyncio.run(compare_async(title, cases, clock=clock))
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """The rows as text, with the goal of each beside its ratio."""
+    lines = [f"{title:44} {'time':>10} {'baseline':>10} {'ratio':>7} {'goal':>6}"]
+    for row in rows:
+        goal = "" if row.case.goal is None else f"{row.case.goal:g}"
+        mark = " over" if row.case.goal is not None and row.ratio > row.case.goal else ""
+        lines.append(
+            f"  {row.case.name:42} {_duration(row.seconds):>10}"
+            f" {_duration(row.baseline_seconds):>10} {row.ratio:>7.1f} {goal:>6}{mark}"
+        )
+    for name in dict.fromkeys(row.case.baseline for row in rows):
+        lines.append(f"  baseline: {name}")
+    return "\n".join(lines)
+
+
+async def _calibrate(run: Run, seconds: float, clock: Clock) -> int:
+    await _timed(run, 2, clock)  # warm: what the first time costs is another question
+    count = 2
+    while await _timed(run, count, clock) < seconds / 2:
+        count *= 2
+    return count
+
+
+async def _timed(run: Run, count: int, clock: Clock) -> float:
+    gc.collect()
+    gc.disable()
+    try:
+        started = clock()
+        running = run(count)
+        if isawaitable(running):
+            await running
+        return clock() - started
+    finally:
+        gc.enable()
+
+
+def _duration(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.2f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"

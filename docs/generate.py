@@ -1,0 +1,153 @@
+"""Writes the pages that are tables of what the code says: options.md and states.md.
+
+    python docs/generate.py
+
+A test compares the pages with what this file would write, so they cannot go stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from amnode.machine.schema import Relations, State, States
+from amnode.node.policy.options import (
+    ClientOptions,
+    Option,
+    PoolSize,
+    SupervisorOptions,
+    WorkerOptions,
+    table,
+)
+from amnode.node.states import BootstrapStates, ClientStates, SupervisorStates, WorkerStates
+
+HERE = Path(__file__).parent
+
+OPTIONS = {
+    PoolSize: "How many workers there may and should be; `size=` of `SupervisorOptions`. At "
+    "rest there are `min + warm` workers, with `b` of them leased `max(min, b) + warm`, and "
+    "never more than `max`.",
+    SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
+    WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
+    ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+}
+
+SCHEMAS = {
+    SupervisorStates: "Supervisor",
+    WorkerStates: "Worker",
+    ClientStates: "Client",
+    BootstrapStates: "Bootstrap",
+}
+
+
+# -- options -------------------------------------------------------------------------------
+
+
+def options_page() -> str:
+    """The text of options.md."""
+    return "\n".join(
+        [
+            "# Options",
+            "",
+            "Every option, as the code has it. Times are seconds. A value that cannot work is "
+            "refused when the options are made, by an `OptionError` that names it.",
+            *(line for cls, intro in OPTIONS.items() for line in _options(cls, intro)),
+            "",
+        ]
+    )
+
+
+def _options(cls: type, intro: str) -> Iterator[str]:
+    yield from ("", f"## {cls.__name__}", "", intro, "")
+    yield "| option | default | least | why |"
+    yield "|---|---|---|---|"
+    for row in table(cls):
+        default, why = _value(row, row.default), row.bounds.why
+        yield f"| `{row.name}` | {default} | {_least(row)} | {why} |"
+
+
+def _value(row: Option, value: float | None) -> str:
+    if value is None:
+        return "off"
+    return f"{value:g} s" if row.bounds.unit == "s" else f"{value:g}"
+
+
+def _least(row: Option) -> str:
+    least = _value(row, row.bounds.least)
+    return (
+        least if row.bounds.most is None else f"{least}, at most {_value(row, row.bounds.most)}"
+    )
+
+
+# -- states --------------------------------------------------------------------------------
+
+
+def states_page() -> str:
+    """The text of states.md."""
+    return "\n".join(
+        [
+            "# States",
+            "",
+            "The states of each machine, in the order of their ticks. *auto*: activated by "
+            "itself as soon as it can be. *multi*: may be called again while it is active. "
+            "What the relations mean is in [concepts.md](concepts.md).",
+            *(line for cls, title in SCHEMAS.items() for line in _states(cls, title)),
+            "",
+        ]
+    )
+
+
+def _states(cls: type[States], title: str) -> Iterator[str]:
+    said = _sentences(cls)
+    yield from ("", f"## {title}", "", (cls.__doc__ or "").split("\n")[0], "")
+    yield "| state | what it says | how it relates |"
+    yield "|---|---|---|"
+    for name, relations in cls.schema().items():
+        yield f"| `{name}` | {said[name]} | {_relations(relations)} |"
+
+
+def _relations(state: Relations) -> str:
+    kinds = [kind for kind in ("auto", "multi") if getattr(state, kind)]
+    words = {
+        "require": "requires",
+        "add": "adds",
+        "remove": "removes",
+        "after": "after",
+    }
+    kinds += [
+        f"{word} {', '.join(getattr(state, kind))}"
+        for kind, word in words.items()
+        if getattr(state, kind)
+    ]
+    return "; ".join(kinds)
+
+
+def _sentences(cls: type[States]) -> dict[str, str]:
+    """The text under each state, in the class or the base that has it."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not any(isinstance(value, State) for value in vars(base).values()):
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for state, text in pairwise(body):
+            match state, text:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)]),
+                    ast.Expr(value=ast.Constant(value=str(sentence))),
+                ):
+                    found[name] = sentence
+                case _:
+                    pass
+    return found
+
+
+PAGES = {"options.md": options_page, "states.md": states_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")

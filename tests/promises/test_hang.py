@@ -1,0 +1,78 @@
+"""A worker that hangs is found by checks on the path by which it works, killed and replaced, and its
+client is told that it hung. One that is only slow, or busy as it should be, is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from amnode import Cause, WorkerError
+from tests.promises.pools import client_of, pool
+from tests.promises.workers import BusyStates, Plain
+
+#: Three checks, each with its timeout and pause: 0.5 s to a verdict.
+CHECKS = {"worker_check_interval": 0.05, "healthcheck_pause": 0.05, "conn_timeout": 0.4}
+
+
+@pytest.mark.parametrize("job", ["block", "stop_itself"])
+async def test_a_worker_that_hangs_in_a_job_is_replaced(job: str) -> None:
+    async with pool(1, **CHECKS) as supervisor, client_of(supervisor) as client:
+        async with client.lease() as worker:
+            call = (
+                worker.call(Plain.block, 1000.0)
+                if job == "block"
+                else worker.call(Plain.stop_itself)
+            )
+            with pytest.raises(WorkerError) as caught:
+                await call
+                await worker.call(Plain.square, 1)
+        assert caught.value.cause is Cause.HANG
+        assert caught.value.signal == "SIGKILL"
+        async with client.lease() as another:
+            assert another.id != worker.id
+            assert await another.call(Plain.square, 7) == 49
+
+
+async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
+    async with pool(1, **CHECKS) as supervisor:
+        row = (await supervisor.workers())[0]
+        missing = supervisor.machine.when1("NormalizingPool")
+        os.kill(row.pid, signal.SIGSTOP)
+        await missing
+        await supervisor.all_idle(1)
+        error = supervisor.machine.err
+        assert isinstance(error, WorkerError)
+        assert (error.cause, error.worker_id) == (Cause.HANG, row.id)
+        assert row.id not in {now.id for now in await supervisor.workers()}
+
+
+async def test_a_long_job_is_no_hang() -> None:
+    async with pool(1, **CHECKS) as supervisor, client_of(supervisor) as client:
+        async with client.lease() as worker:
+            call = asyncio.create_task(worker.call(Plain.last))
+            await worker.machine.when1(BusyStates.Begun)
+            # So many checks are answered: one is a transition of Healthcheck there and back.
+            await worker.machine.when_time(
+                (BusyStates.Healthcheck,), (worker.machine.tick(BusyStates.Healthcheck) + 10,)
+            )
+            assert not call.done()
+            call.cancel()
+        async with client.lease() as same:
+            assert same.id == worker.id
+
+
+async def test_a_worker_that_goes_on_in_time_is_kept() -> None:
+    async with pool(1, **(CHECKS | {"conn_timeout": 5.0})) as supervisor:
+        row = (await supervisor.workers())[0]
+        link = supervisor._links[row.id]
+        missed = link._opts.worker_check_interval
+        os.kill(row.pid, signal.SIGSTOP)
+        await asyncio.sleep(missed)  # no synchronisation: whatever it meets has to be right
+        os.kill(row.pid, signal.SIGCONT)
+        async with client_of(supervisor) as client, client.lease() as worker:
+            assert worker.id == row.id
+            assert await worker.call(Plain.square, 7) == 49

@@ -1,0 +1,48 @@
+"""The supervisor is not on the data path: when it is killed, a lease goes on to its end. The
+workers wait `orphan_ttl` for another supervisor and then end by themselves; nothing remains.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from amnode import Client
+from tests.promises.pools import gone, program
+from tests.promises.workers import Plain
+
+
+async def test_a_lease_goes_on_and_then_nothing_remains() -> None:
+    async with program("supervisor", size=2) as victim:
+        told = await victim.said()
+        token = bytes.fromhex(told["token"])
+        async with (
+            Client("me", Plain, addrs=[told["address"]], token=token) as client,
+            client.lease() as worker,
+        ):
+            await worker.call(Plain.keep, "before")
+            mine = await worker.call(Plain.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+            assert await victim.ended() == -signal.SIGKILL
+            await client.machine.when1("SuperDisconnected")
+            for pid in told["pids"]:  # the idle one
+                if pid != mine:
+                    await gone(pid)
+            # Its orphan_ttl is over for the leased one as well, by now.
+            assert await worker.call(Plain.keep, "after") == ["before", "after"]
+        await gone(mine)
+    # What a supervisor that was killed cannot remove is its directory.
+    shutil.rmtree(Path(told["address"].removeprefix("unix:")).parent)
+
+
+async def test_a_job_goes_on_and_its_worker_ends_after_it() -> None:
+    async with program("supervisor", size=1, lease=True) as victim:
+        told = await victim.said()
+        os.kill(
+            victim.pid, signal.SIGKILL
+        )  # the supervisor, and the client in the same process
+        for pid in told["pids"]:
+            await gone(pid)
+    shutil.rmtree(Path(told["address"].removeprefix("unix:")).parent)

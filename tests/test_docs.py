@@ -1,0 +1,58 @@
+"""The pages say what the code says: examples run, tables are current, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import amnode
+from docs.generate import PAGES
+
+ROOT = Path(__file__).parent.parent
+PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: A program, and what it prints.
+EXAMPLE = re.compile(r"```python\n(.*?)```.*?```text\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+NAME = re.compile(r"`([A-Z]\w+(?:Error|Lost|Failed|Cancelled))`")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/concepts.md"])
+def test_its_first_example_prints_what_it_says(page: str, tmp_path: Path) -> None:
+    found = EXAMPLE.search((ROOT / page).read_text(encoding="utf-8"))
+    assert found is not None
+    program, output = found.groups()
+    script = tmp_path / "example.py"
+    script.write_text(program, encoding="utf-8")
+
+    ended = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=25, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == output
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_current(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+    assert page == PAGES[name](), "run `python docs/generate.py`"
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda path: path.name)
+def test_its_links_lead_to_files_that_exist(page: Path) -> None:
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda path: path.name)
+def test_the_errors_that_it_names_can_be_imported(page: Path) -> None:
+    names = set(NAME.findall(page.read_text(encoding="utf-8")))
+    ours = {name for name in names if name != "CancelledError"}
+
+    assert ours <= set(amnode.__all__)

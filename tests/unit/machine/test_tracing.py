@@ -1,0 +1,98 @@
+"""Observers are told, come and go, and are dropped when they raise."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from amnode.machine.machine import Machine
+from amnode.machine.schema import Schema, State
+from amnode.machine.transition import Transition
+
+
+class Tracer:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def transition_start(self, transition: Transition) -> None:
+        self.seen.append(f"start {transition.machine}")
+
+    def transition_end(self, transition: Transition) -> None:
+        self.seen.append(f"end {transition.machine} {transition.changed} {transition.accepted}")
+
+    def disposed(self, machine: Machine) -> None:
+        self.seen.append(f"disposed {machine.id}")
+
+
+def machine() -> Machine:
+    return Machine(Schema({"A": State(), "B": State(require="A")}), id="m")
+
+
+async def test_a_tracer_sees_transitions_and_the_end() -> None:
+    m, tracer = machine(), Tracer()
+    m.trace(tracer)
+    m.trace(tracer)
+    m.add1("A")
+    m.add1("B", args=1)
+    m.add(("B", "Exception"))
+    m.remove1("A")
+    m.add1("B")
+    await m.dispose()
+    assert tracer.seen == [
+        "start ()",
+        "end (A:1) (0,) True",
+        "start (A:1)",
+        "end (A:1 B:1) (1,) True",
+        "start (A:1 B:1)",
+        "end (Exception:1 A:1 B:1) (2,) True",
+        "start (Exception:1 A:1 B:1)",
+        "end (Exception:1) (0, 1) True",
+        "start (Exception:1)",
+        "end (Exception:1) () False",
+        "disposed m",
+    ]
+
+
+def test_a_tracer_needs_no_hook_at_all_and_can_go() -> None:
+    m, tracer = machine(), Tracer()
+    m.trace(object())
+    m.trace(tracer)
+    m.untrace(tracer)
+    m.untrace(tracer)
+    m.add1("A")
+    assert not tracer.seen
+    assert m._tracers
+
+
+def test_a_tracer_that_raises_is_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Bad:
+        def transition_end(self, transition: Transition) -> None:
+            raise ValueError("broken tracer")
+
+    m, last = machine(), Tracer()
+    bad: Any = Bad()
+    m.trace(bad)
+    m.trace(last)
+    with caplog.at_level(logging.ERROR):
+        assert m.add1("A")
+        assert m.remove1("A")
+    assert len(last.seen) == 4
+    assert [r.getMessage() for r in caplog.records] == [
+        f"Tracer {bad!r} of machine m raised in transition_end and was dropped."
+    ]
+    assert "broken tracer" in caplog.text
+
+
+def test_a_tracer_may_leave_while_it_is_told() -> None:
+    class Once:
+        def transition_end(self, transition: Transition) -> None:
+            transition.machine.untrace(self)
+            transition.machine.remove1("A")
+
+    m = machine()
+    m.trace(Once())
+    assert m.add1("A")
+    assert str(m) == "()"
+    assert not m._tracers
