@@ -41,9 +41,9 @@ FACTORIES = _factories()
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if item.path.name == "test_entry.py":  # a child cannot notice on which loop it is watched
-        return {"asyncio": asyncio.new_event_loop}
-    return FACTORIES
+    if item.path.name == "test_process.py":
+        return FACTORIES
+    return {"asyncio": asyncio.new_event_loop}  # what is started cannot notice the loop
 
 
 @pytest.fixture(params=list(FACTORIES))

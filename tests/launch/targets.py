@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -56,8 +57,21 @@ def surroundings(payload: bytes) -> int:
     return 0
 
 
+def relatives(payload: bytes) -> None:
+    """Starts programs that print which descriptors they have, and the variables of a start."""
+    import subprocess  # here, as `surroundings` tells what a start imports
+
+    subprocess.run(["ls", "/proc/self/fd"], close_fds=False, check=True)
+    shell = 'echo "variables: $(env | grep -c AM_NODE_BOOT)"'
+    subprocess.run(["/bin/sh", "-c", shell], close_fds=False, check=True)
+
+
+def print_and_die(payload: bytes) -> None:
+    """Prints a line, and is killed before anything can be flushed."""
+    print("the last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def stay(payload: bytes) -> None:
-    """Says so, and stays until it is ended."""
-    Path(os.environ["FIFO"]).write_text("staying\n")
-    sys.stdout.flush()
-    os.execvp("sleep", ["sleep", "600"])
+    """Becomes a program that says so, and stays until it is ended."""
+    os.execv("/bin/sh", ["sh", "-c", "echo staying > $FIFO; exec sleep 600"])

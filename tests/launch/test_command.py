@@ -54,7 +54,7 @@ async def test_environment_and_directory_are_as_told(start: Start, tmp_path: Pat
         "/bin/sh", "-c", "echo $NAME; pwd -P", env={"NAME": "x"}, cwd=tmp_path
     )
     await process.wait()
-    assert process.tail() == ("x", str(tmp_path.resolve()))
+    assert process.tail() == ("x", os.path.realpath(tmp_path))  # noqa: ASYNC240, PTH - in memory
 
 
 async def test_its_own_environment_is_the_default(
@@ -84,14 +84,23 @@ async def test_only_its_owner_may_read_its_output(start: Start, tmp_path: Path) 
 
 @pytest.mark.needs("proc")
 async def test_it_inherits_four_descriptors(start: Start) -> None:
-    """Its three, and the one with the boot record; none of what is open here."""
-    with Path("/dev/null").open() as file:
-        os.set_inheritable(file.fileno(), True)
+    """Its three, and the one with the boot record; none of what is open here.
+
+    What lists them opens one more.
+    """
+    reading, writing = os.pipe()
+    try:
+        os.set_inheritable(reading, True)
         process = await start(
-            "/bin/sh", "-c", "ls /proc/$$/fd | wc -l; cat /dev/fd/$AM_NODE_BOOT_FD", boot=b"hi"
+            "/bin/sh", "-c", "ls /proc/self/fd; cat /dev/fd/$AM_NODE_BOOT_FD", boot=b"hi"
         )
         await process.wait()
-    assert process.tail() == ("4", "hi")
+    finally:
+        os.close(reading)
+        os.close(writing)
+    *numbers, record = process.tail()
+    assert {"0", "1", "2"} < set(numbers) and len(numbers) == 3 + 2
+    assert record == "hi"
 
 
 async def test_a_record_goes_through_a_pipe_where_there_is_no_memory_file(
@@ -247,6 +256,60 @@ async def test_a_record_that_fits_no_pipe_is_refused(
         spec = LaunchSpec(("/bin/true",), b"x" * size, tmp_path / "out")
         with pytest.raises(LaunchError, match=f"a boot record of {size} bytes fits no pipe"):
             await launcher.launch(spec)
+
+
+async def test_a_record_that_was_written_in_part_starts_nothing(
+    launcher: CommandLauncher, tmp_path: Path, nothing_left: None
+) -> None:
+    spec = LaunchSpec(("/bin/true",), b"x" * 2**20, tmp_path / "out")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(LaunchError, match="File too large"):
+            await launcher.launch(spec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_where_no_file_may_be_made_nothing_starts(
+    launcher: CommandLauncher, tmp_path: Path, nothing_left: None
+) -> None:
+    spec = LaunchSpec(("/bin/true",), b"", tmp_path / "read-only" / "out")
+    spec.output.parent.mkdir(0o500)
+    user = os.geteuid()
+    if user == 0:  # whom no permission stops
+        os.seteuid(54321)
+    try:
+        with pytest.raises(LaunchError, match=r"Permission denied: .*/out'\. Check the perm"):
+            await launcher.launch(spec)
+    finally:
+        os.seteuid(user)
+        spec.output.parent.rmdir()
+
+
+#: Starts a process without standard streams of its own, as a daemon may be.
+STREAMLESS = """
+import asyncio, os, sys
+from pathlib import Path
+from amnode.launch.command import CommandLauncher
+from amnode.launch.process import LaunchSpec
+
+async def main():
+    for closed in (0, 1, 2):
+        os.close(closed)
+    program = ("/bin/sh", "-c", "cat; cat /dev/fd/$AM_NODE_BOOT_FD; echo ' loud' >&2")
+    process = await CommandLauncher().launch(LaunchSpec(program, b"boot", Path(sys.argv[1])))
+    return (await process.wait()).exit_code
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+def test_a_starter_without_standard_streams_gives_what_it_should(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", STREAMLESS, str(output)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, output.read_text()) == (0, "boot loud\n")
 
 
 async def test_without_descriptors_nothing_is_left_wherever_they_run_out(

@@ -5,29 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 import pytest
 
 from amnode.launch import entry
 from amnode.launch.process import ChildProcess
-from tests.launch.conftest import Children
-
-Start: TypeAlias = Callable[..., Awaitable[ChildProcess]]
-
-
-@pytest.fixture
-def start(children: Children) -> Start:
-    """Launches a program, which ends with the test."""
-
-    async def start(*argv: str, **more: Any) -> ChildProcess:
-        return await children.launch(children.spec(*argv, **more))
-
-    return start
-
+from tests.launch.conftest import Fifo, Start
 
 COMMAND = (sys.executable, "-m", "amnode.launch.entry")
 HERE = str(Path(__file__).parent)
@@ -152,13 +137,21 @@ async def test_variable_and_descriptor_are_gone_before_the_function_runs(start: 
 
 
 @pytest.mark.needs("proc")
-async def test_the_secret_is_in_no_place_that_others_read(
-    start: Start, children: Children
-) -> None:
+async def test_what_it_starts_inherits_nothing_of_the_record(start: Start) -> None:
+    process = await run(start, "targets:relatives", b"canary-0814")
+    *numbers, variables = output_of(process).splitlines()
+    assert {"0", "1", "2"} < set(numbers)
+    assert len(numbers) == 3 + 1, "what lists them opens one more"
+    assert variables == "variables: 0"
+    assert "canary" not in output_of(process)
+
+
+@pytest.mark.needs("proc")
+async def test_the_secret_is_in_no_place_that_others_read(start: Start, fifo: Fifo) -> None:
     secret = b"canary-0815"
-    env = {**os.environ, "FIFO": str(children.line.path)}
+    env = {**os.environ, "FIFO": str(fifo.path)}
     process = await start(*COMMAND, boot=boot("targets:stay", secret), env=env)
-    assert await children.line.said() == "staying"
+    assert await fifo.line() == "staying"
     proc = Path("/proc", str(process.pid))
     # What it was started with; a program that it runs has its environment, not the first one.
     for name in ("cmdline", "environ"):
@@ -168,14 +161,12 @@ async def test_the_secret_is_in_no_place_that_others_read(
 
 
 @pytest.mark.needs("proc")
-async def test_the_first_environment_holds_the_number_alone(
-    start: Start, children: Children
-) -> None:
+async def test_the_first_environment_holds_the_number_alone(start: Start, fifo: Fifo) -> None:
     secret = b"canary-0816"
-    env = {**os.environ, "FIFO": str(children.line.path)}
+    env = {**os.environ, "FIFO": str(fifo.path)}
     line = "echo up > $FIFO; exec sleep 600"
     process = await start("/bin/sh", "-c", line, boot=secret, env=env)
-    assert await children.line.said() == "up"
+    assert await fifo.line() == "up"
     proc = Path("/proc", str(process.pid))
     variables = (proc / "environ").read_bytes().split(b"\0")
     (found,) = [v for v in variables if v.startswith(entry.BOOT_FD.encode())]
@@ -188,26 +179,33 @@ async def test_the_first_environment_holds_the_number_alone(
 def test_the_bytes_that_were_read_are_overwritten(
     monkeypatch: pytest.MonkeyPatch, record: bytes
 ) -> None:
-    if True:
-        reading, writing = os.pipe()
-        os.write(writing, record)
-        os.close(writing)
-        monkeypatch.setenv(entry.BOOT_FD, str(reading))
-        kept: list[bytearray] = []
-        read = entry._read
-        monkeypatch.setattr(
-            entry, "_read", lambda fd, read=read: kept.append(read(fd)) or kept[0]
-        )
-        try:
-            assert entry.take_boot().payload == b"canary"
-        except msgspec.DecodeError:
-            assert record.startswith(b"canary")
-        assert kept == [bytearray(len(record))]
-        monkeypatch.undo()
+    reading, writing = os.pipe()
+    os.write(writing, record)
+    os.close(writing)
+    monkeypatch.setenv(entry.BOOT_FD, str(reading))
+    kept: list[bytearray] = []
+    read = entry._read
+    monkeypatch.setattr(entry, "_read", lambda fd: kept.append(read(fd)) or kept[0])
+    try:
+        assert entry.take_boot().payload == b"canary"
+    except msgspec.DecodeError:
+        assert record.startswith(b"canary")
+    assert kept == [bytearray(len(record))]
 
 
 def test_a_record_does_not_show_its_payload() -> None:
     assert "canary" not in repr(entry.Boot("a:b", ["/p"], b"canary"))
+
+
+# -- what it prints --------------------------------------------------------------------------
+
+
+async def test_lines_that_were_printed_outlive_a_kill(start: Start) -> None:
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    record = boot("targets:print_and_die")
+    process = await start(*COMMAND, boot=record, env=env)
+    assert (await process.wait()).signal == "SIGKILL"
+    assert process.tail() == ("the last words",)
 
 
 # -- the path, and what a start costs --------------------------------------------------------

@@ -154,6 +154,48 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_one(
     assert (await process.wait()).exit_code == 5
 
 
+# -- an end in two steps -------------------------------------------------------------------
+
+STUBBORN = """
+signal.signal(signal.SIGTERM, lambda *_: say('not yet'))
+say('here')
+while True: signal.pause()
+"""
+
+
+async def test_one_that_terminates_is_not_killed(
+    children: Children, signals: list[Signal]
+) -> None:
+    process = await children.waiting()
+    assert (await process.end(600.0)).signal == "SIGTERM"
+    assert [s.state for s in signals if s.number == signal.SIGKILL] == [psutil.STATUS_ZOMBIE]
+
+
+async def test_one_that_does_not_terminate_in_time_is_killed(children: Children) -> None:
+    process = await children.waiting(STUBBORN)
+    assert (await process.end(0.0)).signal == "SIGKILL"
+
+
+async def test_whoever_cancels_an_end_has_it_at_once(children: Children) -> None:
+    process = await children.waiting(STUBBORN)
+    end = asyncio.create_task(process.end(600.0))
+    assert await children.fifo.line() == "not yet"
+    end.cancel()
+    await asyncio.wait([end])
+    assert end.cancelled()
+    assert (await process.wait()).signal == "SIGKILL"
+
+
+async def test_the_end_of_one_that_has_ended_is_its_record(
+    children: Children, signals: list[Signal]
+) -> None:
+    process = await children.sh("exit 8")
+    record = await process.wait()
+    signals.clear()
+    assert await process.end(600.0) is record
+    assert signals == []
+
+
 # -- its group -----------------------------------------------------------------------------
 
 FAMILY = """
@@ -444,12 +486,24 @@ async def test_what_is_written_is_there_while_it_runs(children: Children) -> Non
     await process.wait()
 
 
-@pytest.mark.parametrize("gone", ["removed", "a directory now"])
-async def test_without_its_file_there_are_no_lines(children: Children, gone: str) -> None:
-    process = await children.sh("echo hello")
+async def test_lines_of_an_earlier_process_are_not_its_own(children: Children) -> None:
+    for number in range(3):
+        process = await children.sh(f"printf 'line {number}, half '")
+        await process.wait()
+        assert process.tail() == (f"line {number}, half ",)
+
+
+async def test_a_file_that_was_emptied_is_all_its_own(children: Children) -> None:
+    await (await children.sh("echo something long that was there before")).wait()
+    process = await children.sh(f": > {children.spec('').output}; echo anew")
     await process.wait()
+    assert process.tail() == ("anew",)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "mkdir", "mkfifo", "ln -s /etc/passwd"])
+async def test_without_its_file_there_are_no_lines(children: Children, instead: str) -> None:
     output = children.spec("").output
-    output.unlink()
-    if gone != "removed":
-        output.mkdir()
+    make = ":" if instead == "nothing" else f"{instead} {output}"
+    process = await children.sh(f"echo hello; rm {output}; {make}")
+    assert (await process.wait()).exit_code == 0
     assert process.tail() == ()

@@ -75,11 +75,11 @@ def short(size: int = 1, *, most: int = 0, warm: int = 0, **changes: Any) -> Sup
 
 @asynccontextmanager
 async def pool(
-    size: int = 1, kind: type[Worker] = Plain, **changes: Any
+    size: int = 1, kind: type[Worker] = Plain, *, token: bytes = b"", **changes: Any
 ) -> AsyncIterator[WatchedSupervisor]:
     """A pool whose workers are all idle."""
     opts = short(size, **changes)
-    async with WatchedSupervisor(kind, opts=opts) as supervisor:
+    async with WatchedSupervisor(kind, token=token, opts=opts) as supervisor:
         await supervisor.when_ready()
         await supervisor.all_idle(size + opts.size.warm)
         yield supervisor

@@ -46,9 +46,9 @@ async def waiting_client(address: str, token: str) -> None:
         await asked
 
 
-async def supervisor(size: int, lease: bool = False) -> None:
+async def supervisor(size: int, lease: bool = False, token: str = "") -> None:
     """Runs a pool, perhaps with a client of its own and a job in it."""
-    made = Supervisor(workers.Plain, opts=short(size))
+    made = Supervisor(workers.Plain, token=bytes.fromhex(token), opts=short(size))
     async with made:
         await made.when_ready()
         await made.machine.when1("PoolNormalized")

@@ -1,4 +1,6 @@
-"""Cancels a coroutine at its k-th suspension: in it, or in the very turn in which it would go on."""
+"""Cancels a coroutine at its k-th suspension: in it, or in the very turn in which it would
+go on.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,10 @@ class Stepped:
         task = asyncio.current_task()
         assert task is not None
         steps = self._inner.__await__()
-        send: Callable[[], Any] = lambda: steps.send(None)  # noqa: E731 - replaced below
+        thrown: BaseException | None = None
         while True:
             try:
-                waited_for = send()
+                waited_for = steps.send(None) if thrown is None else steps.throw(thrown)
             except StopIteration as end:
                 return end.value
             self.suspensions += 1
@@ -51,9 +53,8 @@ class Stepped:
                 yield waited_for
             except BaseException as error:  # passed on, whatever it is
                 thrown = error
-                send = lambda: steps.throw(thrown)  # noqa: E731, B023 - called in this turn
             else:
-                send = lambda: steps.send(None)  # noqa: E731
+                thrown = None
 
     def _arm(self, task: asyncio.Task[Any], waited_for: Any) -> None:
         if not self._late:

@@ -1,6 +1,7 @@
-"""What a call sends is checked before the job runs, and what goes wrong with it is a clear error at
-whoever sent it: arguments that do not fit, or that cannot be sent, results likewise, exceptions of
-any kind. The lease is as usable as before, and nobody else is disturbed.
+"""What a call sends is checked before the job runs, and what goes wrong with it is a clear
+error at whoever sent it: arguments that do not fit, or that cannot be sent, results
+likewise, exceptions of any kind. The lease is as usable as before, and nobody else is
+disturbed.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ async def test_an_unknown_job_is_refused_with_those_that_there_are() -> None:
         return n**3
 
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
-        with pytest.raises(JobUnknownError, match="no job 'cube'.*square"):
+        with pytest.raises(JobUnknownError, match=r"no job 'cube'.*square"):
             await worker.call(cube, 3)
         assert await worker.call(Plain.square, 7) == 49
 

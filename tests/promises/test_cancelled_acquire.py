@@ -1,6 +1,6 @@
-"""An acquire that is cancelled costs no worker, at whichever await that happens, and neither does one
-whose time runs out in the very turn in which its worker is granted. Afterwards all workers are idle
-and a new lease is had at once.
+"""An acquire that is cancelled costs no worker, at whichever await that happens, and neither
+does one whose time runs out in the very turn in which its worker is granted. Afterwards all
+workers are idle and a new lease is had at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.promises.workers import Plain
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("connected", [False, True])
 async def test_cancelled_at_each_of_its_awaits(late: bool, connected: bool) -> None:
-    # A hand-over that is only given back by a timeout would be seen: it is longer than the test.
+    # A hand-over that only a timeout gives back would be seen: those are longer than the test.
     async with pool(1, delivery_timeout=1000.0, grace=1000.0) as supervisor:
         step, step_workers = 0, set()
         while True:
@@ -60,7 +60,7 @@ async def test_a_release_that_is_cancelled_ends_the_lease(late: bool) -> None:
 
 
 async def test_out_of_time_in_the_turn_of_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline fires while the grant is being taken in: one of the two wins, nothing is lost."""
+    """The deadline fires while the grant is being taken in: nothing is lost."""
     granted = Client._granted
     scopes: list[asyncio.Timeout] = []
     timeout = asyncio.timeout
@@ -94,29 +94,31 @@ async def test_out_of_time_in_the_turn_of_the_grant(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("by", ["timeout", "cancel"])
 async def test_ended_at_any_moment(by: str) -> None:
     """Not only at the awaits of the acquire: at any point of what goes on behind them."""
-    async with pool(1, delivery_timeout=1000.0, grace=1000.0) as supervisor:
-        async with client_of(supervisor) as client:
-            await client.machine.when1("SuperReady")
-            before = [row.id for row in await supervisor.workers()]
-            had: list[bool] = []
-            for n in range(100):
-                try:
-                    if by == "timeout":
-                        worker = await client.req_worker(timeout=n * 0.0001)
-                    else:
-                        task = asyncio.create_task(client.req_worker())
-                        asyncio.get_running_loop().call_later(n * 0.0001, task.cancel)
-                        worker = await task
-                except (LeaseTimeoutError, asyncio.CancelledError):
-                    had.append(False)
+    async with (
+        pool(1, delivery_timeout=1000.0, grace=1000.0) as supervisor,
+        client_of(supervisor) as client,
+    ):
+        await client.machine.when1("SuperReady")
+        before = [row.id for row in await supervisor.workers()]
+        had: list[bool] = []
+        for n in range(100):
+            try:
+                if by == "timeout":
+                    worker = await client.req_worker(timeout=n * 0.0001)
                 else:
-                    had.append(True)
-                    await worker.release()
-            async with client.lease(timeout=5) as fresh:
-                assert await fresh.call(Plain.square, 7) == 49
-            await supervisor.all_idle(1)
-            assert [row.id for row in await supervisor.workers()] == before
-            assert False in had
+                    task = asyncio.create_task(client.req_worker())
+                    asyncio.get_running_loop().call_later(n * 0.0001, task.cancel)
+                    worker = await task
+            except (LeaseTimeoutError, asyncio.CancelledError):
+                had.append(False)
+            else:
+                had.append(True)
+                await worker.release()
+        async with client.lease(timeout=5) as fresh:
+            assert await fresh.call(Plain.square, 7) == 49
+        await supervisor.all_idle(1)
+        assert [row.id for row in await supervisor.workers()] == before
+        assert False in had
 
 
 async def test_many_are_cancelled_while_they_wait() -> None:
@@ -144,14 +146,16 @@ async def test_the_client_is_disposed_at_each_of_its_awaits(late: bool) -> None:
             client.start()
             await client.machine.when1("SuperReady")
             disposals: list[asyncio.Task[None]] = []
-            stepped = Stepped(
-                client.req_worker(),
-                step,
-                late=late,
-                strike=lambda _task: disposals.append(asyncio.create_task(client.dispose())),
-            )
+
+            def dispose(
+                _task: object,
+                client: Client = client,
+                begun: list[asyncio.Task[None]] = disposals,
+            ) -> None:
+                begun.append(asyncio.create_task(client.dispose()))
+
             try:
-                worker = await stepped
+                worker = await Stepped(client.req_worker(), step, late=late, strike=dispose)
             except LeaseError:
                 pass
             else:

@@ -1,5 +1,5 @@
-"""Ctrl-C ends a program that runs a pool, and everything that the pool started: once, by an orderly
-stop; twice, at once. Nothing remains, no process and no file.
+"""Ctrl-C ends a program that runs a pool, and everything that the pool started: once, by an
+orderly stop; twice, at once. Nothing remains, no process and no file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The main job, from one end to the other: a supervisor comes up, a client leases a worker, calls
-it and sees its states live, gives it back, and the next client gets the same warm worker. When
-the supervisor stops, nothing is left.
+"""The main job, from one end to the other: a supervisor comes up, a client leases a worker,
+calls it and sees its states live, gives it back, and the next client gets the same warm
+worker. When the supervisor stops, nothing is left.
 """
 
 from __future__ import annotations
@@ -34,30 +34,29 @@ async def test_a_client_leases_a_worker_and_calls_it() -> None:
 
 
 async def test_the_states_of_a_worker_are_seen_live(tmp_path: Path) -> None:
-    async with pool() as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            assert worker.machine.is_(("Leased", "Idle", "Ready", "ClientConnected"))
-            seen: list[str] = []
-            one_at_a_time = (S.Idle, S.WorkRequested, S.Working, S.WorkReady)
+    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        assert worker.machine.is_(("Leased", "Idle", "Ready", "ClientConnected"))
+        seen: list[str] = []
+        one_at_a_time = (S.Idle, S.WorkRequested, S.Working, S.WorkReady)
 
-            class Watch:
-                def transition_end(self, _transition: object) -> None:
-                    seen.extend(s for s in one_at_a_time if worker.machine.is1(s))
+        class Watch:
+            def transition_end(self, _transition: object) -> None:
+                seen.extend(s for s in one_at_a_time if worker.machine.is1(s))
 
-            worker.machine.trace(Watch())
-            fifo = tmp_path / "gate"
-            os.mkfifo(fifo)
-            held = os.open(fifo, os.O_RDWR)
-            call = asyncio.create_task(worker.call(Plain.gate, str(fifo)))
-            await worker.machine.when((S.Working, S.Begun))
-            assert worker.machine.not1(S.Idle)
-            os.write(held, b"go")
-            assert await call == "go"
-            os.close(held)
-            await worker.machine.when1(S.Idle)
-            assert worker.machine.not1(S.Begun)
-            assert seen.index(S.Working) < len(seen) - 1
-            assert seen[-1] == S.Idle
+        worker.machine.trace(Watch())
+        fifo = tmp_path / "gate"
+        os.mkfifo(fifo)
+        held = os.open(fifo, os.O_RDWR)
+        call = asyncio.create_task(worker.call(Plain.gate, str(fifo)))
+        await worker.machine.when((S.Working, S.Begun))
+        assert worker.machine.not1(S.Idle)
+        os.write(held, b"go")
+        assert await call == "go"
+        os.close(held)
+        await worker.machine.when1(S.Idle)
+        assert worker.machine.not1(S.Begun)
+        assert seen.index(S.Working) < len(seen) - 1
+        assert seen[-1] == S.Idle
 
 
 async def test_the_next_client_gets_the_same_warm_worker() -> None:
@@ -106,16 +105,15 @@ async def test_a_stopped_supervisor_is_not_started_again() -> None:
 
 
 async def test_workers_are_listed_by_what_they_do() -> None:
-    async with pool(2) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            busy = await supervisor.workers(WorkerState.BUSY)
-            idle = await supervisor.workers(WorkerState.IDLE)
-            assert [row.id for row in busy] == [worker.id]
-            assert len(idle) == 1
-            assert len(await supervisor.workers(WorkerState.READY)) == 2
-            assert len(await supervisor.workers(WorkerState.RPC)) == 2
-            assert await supervisor.workers(WorkerState.INITING) == []
-            assert all(row.memory > 0 for row in busy + idle)
+    async with pool(2) as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        busy = await supervisor.workers(WorkerState.BUSY)
+        idle = await supervisor.workers(WorkerState.IDLE)
+        assert [row.id for row in busy] == [worker.id]
+        assert len(idle) == 1
+        assert len(await supervisor.workers(WorkerState.READY)) == 2
+        assert len(await supervisor.workers(WorkerState.RPC)) == 2
+        assert await supervisor.workers(WorkerState.INITING) == []
+        assert all(row.memory > 0 for row in busy + idle)
 
 
 async def test_a_released_worker_is_called_no_more() -> None:

@@ -1,6 +1,6 @@
-"""A client that is killed costs nothing: its lease ends by its grace, what it asked for leaves the
-queue, and the pool is whole. A worker that it left unclean is replaced, unless its class defines
-`on_release`, which then has run.
+"""A client that is killed costs nothing: its lease ends by its grace, what it asked for
+leaves the queue, and the pool is whole. A worker that it left unclean is replaced, unless
+its class defines `on_release`, which then has run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A worker that is killed costs its own call and nothing else. It is noticed by the end of its
-process, whatever it was doing (idle, handed over, busy). The client's pending call fails with a
-`WorkerError` that says why, with the last lines that the process wrote; the pool is whole again;
-the calls of other clients go on.
+"""A worker that is killed costs its own call and nothing else. It is noticed by the end of
+its process, whatever it was doing (idle, handed over, busy). The client's pending call fails
+with a `WorkerError` that says why, with the last lines that the process wrote; the pool is
+whole again; the calls of other clients go on.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ async def test_a_sigterm_from_outside_ends_a_worker_and_is_made_up_for() -> None
             await worker.machine.when1(BusyStates.Begun)
             pid = (await supervisor.row(worker.id)).pid
             os.kill(pid, signal.SIGTERM)
-            with pytest.raises(Exception) as caught:  # noqa: PT011 - looked at below
+            with pytest.raises(Exception) as caught:
                 await call
             assert type(caught.value).__name__ in ("WorkerError", "LeaseLost", "JobCancelled")
         await gone(pid)
@@ -222,17 +222,21 @@ async def test_the_calls_of_others_go_on(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDWR)
     async with pool(2) as supervisor:
-        async with client_of(supervisor, "one") as one, client_of(supervisor, "two") as two:
-            async with one.lease() as victim, two.lease() as other:
-                waiting = asyncio.create_task(other.call(Plain.gate, str(fifo)))
-                lost = asyncio.create_task(victim.call(Plain.last))
-                await other.machine.when1(BusyStates.Begun)
-                await victim.machine.when1(BusyStates.Begun)
-                await kill(supervisor, victim.id)
-                with pytest.raises(WorkerError):
-                    await lost
-                os.write(held, b"unharmed")
-                assert await waiting == "unharmed"
+        async with (
+            client_of(supervisor, "one") as one,
+            client_of(supervisor, "two") as two,
+            one.lease() as victim,
+            two.lease() as other,
+        ):
+            waiting = asyncio.create_task(other.call(Plain.gate, str(fifo)))
+            lost = asyncio.create_task(victim.call(Plain.last))
+            await other.machine.when1(BusyStates.Begun)
+            await victim.machine.when1(BusyStates.Begun)
+            await kill(supervisor, victim.id)
+            with pytest.raises(WorkerError):
+                await lost
+            os.write(held, b"unharmed")
+            assert await waiting == "unharmed"
         os.close(held)
         await supervisor.all_idle(2)
 

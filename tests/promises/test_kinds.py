@@ -1,5 +1,6 @@
-"""A client that asks for another kind, or has another schema, is refused at once, with an error that
-names both sides. So is a worker class that no other process could import, when it is given.
+"""A client that asks for another kind, or has another schema, is refused at once, with an
+error that names both sides. So is a worker class that no other process could import, when it
+is given.
 """
 
 from __future__ import annotations
@@ -33,22 +34,26 @@ async def test_a_wrong_schema_is_refused_and_both_are_named() -> None:
 
 
 async def test_others_are_not_disturbed() -> None:
-    async with pool() as supervisor, client_of(supervisor, kind=Other) as wrong:
-        async with client_of(supervisor) as right, right.lease() as worker:
-            with pytest.raises(RefusedError):
-                await wrong.req_worker()
-            assert await worker.call(Plain.square, 7) == 49
+    async with (
+        pool() as supervisor,
+        client_of(supervisor, kind=Other) as wrong,
+        client_of(supervisor) as right,
+        right.lease() as worker,
+    ):
+        with pytest.raises(RefusedError):
+            await wrong.req_worker()
+        assert await worker.call(Plain.square, 7) == 49
 
 
 async def test_kind_and_schema_may_be_given_as_such() -> None:
-    async with pool() as supervisor:
-        async with (
-            Client(
-                "me", "Plain", Plain.schema, addrs=[supervisor.address], token=supervisor.token
-            ) as client,
-            client.lease() as worker,
-        ):
-            assert await worker.call(Plain.square, 7) == 49
+    async with (
+        pool() as supervisor,
+        Client(
+            "me", "Plain", Plain.schema, addrs=[supervisor.address], token=supervisor.token
+        ) as client,
+        client.lease() as worker,
+    ):
+        assert await worker.call(Plain.square, 7) == 49
 
 
 def test_a_class_that_cannot_be_imported_is_refused() -> None:

@@ -1,5 +1,5 @@
-"""A client may leave its supervisor once it has what it wants: the lease lives on. It comes back
-when it asks for another worker.
+"""A client may leave its supervisor once it has what it wants: the lease lives on. It comes
+back when it asks for another worker.
 """
 
 from __future__ import annotations

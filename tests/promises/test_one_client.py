@@ -1,11 +1,12 @@
-"""A worker has one client at a time. Many clients, each with many tasks, take hundreds of leases of
-few workers; what the workers themselves wrote down shows that no two of them ever overlapped, that
-epochs grow, and that who asked first was served first.
+"""A worker has one client at a time. Many clients, each with many tasks, take hundreds of
+leases of few workers; what the workers themselves wrote down shows that no two of them ever
+overlapped, that epochs grow, and that who asked first was served first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ async def test_two_clients_are_never_on_one_worker(tmp_path: Path) -> None:
     assert sum(map(len, records.values())) == 2 * CLIENTS * TASKS * LEASES
     assert len(records) == 3
     for served in records.values():
-        for one, next_ in zip(served, served[1:], strict=False):
+        for one, next_ in itertools.pairwise(served):
             assert one.end <= next_.start, "two jobs at once (S2)"
             if one.epoch == next_.epoch:
                 assert one.client == next_.client, "two clients in one epoch (S1)"

@@ -1,6 +1,6 @@
-"""Requests that find no idle worker wait in one fair queue: to their deadline and no longer, within
-the quota of their client, without one client holding up another. A pool that may still grow grows
-for them, and shrinks again when they are gone.
+"""Requests that find no idle worker wait in one fair queue: to their deadline and no longer,
+within the quota of their client, without one client holding up another. A pool that may
+still grow grows for them, and shrinks again when they are gone.
 """
 
 from __future__ import annotations
@@ -26,28 +26,34 @@ async def test_a_request_ends_at_its_deadline() -> None:
 
 
 async def test_a_client_has_no_more_than_its_quota() -> None:
-    async with pool(2, max_per_client=1) as supervisor:
-        async with client_of(supervisor, "greedy") as greedy, client_of(supervisor) as client:
-            async with greedy.lease() as first:
-                more = asyncio.create_task(greedy.req_worker())
-                await supervisor.until(lambda view: view.counts.waiting == 1)
-                assert "1 workers already" in supervisor.view().why_not_growing
-                async with client.lease() as worker:  # the waiting one holds nobody up
-                    assert await worker.call(Plain.square, 7) == 49
-                assert not more.done()
-            worker = await more
-            assert await worker.call(Plain.square, 7) == 49
-            assert first.id
+    async with (
+        pool(2, max_per_client=1) as supervisor,
+        client_of(supervisor, "greedy") as greedy,
+        client_of(supervisor) as client,
+    ):
+        async with greedy.lease() as first:
+            more = asyncio.create_task(greedy.req_worker())
+            await supervisor.until(lambda view: view.counts.waiting == 1)
+            assert "1 workers already" in supervisor.view().why_not_growing
+            async with client.lease() as worker:  # the waiting one holds nobody up
+                assert await worker.call(Plain.square, 7) == 49
+            assert not more.done()
+        worker = await more
+        assert await worker.call(Plain.square, 7) == 49
+        assert first.id
 
 
 async def test_the_quota_counts_by_the_clients_name() -> None:
-    async with pool(2, max_per_client=1) as supervisor:
-        async with client_of(supervisor, "one") as one, client_of(supervisor, "one") as same:
-            async with one.lease():
-                with pytest.raises(LeaseTimeoutError):
-                    await same.req_worker(timeout=0.1)
-            async with same.lease() as worker:
-                assert await worker.call(Plain.square, 7) == 49
+    async with (
+        pool(2, max_per_client=1) as supervisor,
+        client_of(supervisor, "one") as one,
+        client_of(supervisor, "one") as same,
+    ):
+        async with one.lease():
+            with pytest.raises(LeaseTimeoutError):
+                await same.req_worker(timeout=0.1)
+        async with same.lease() as worker:
+            assert await worker.call(Plain.square, 7) == 49
 
 
 async def test_a_client_that_goes_away_leaves_the_queue() -> None:
@@ -76,7 +82,7 @@ async def test_a_pool_grows_on_demand_and_shrinks_after_its_linger() -> None:
 async def test_a_lease_ends_at_its_maximum() -> None:
     async with pool(maximum=0.1) as supervisor, client_of(supervisor) as client:
         async with client.lease() as worker:
-            with pytest.raises(Exception) as caught:  # noqa: PT011 - looked at below
+            with pytest.raises(Exception) as caught:
                 await worker.call(Plain.last)
             assert type(caught.value).__name__ in ("JobCancelled", "LeaseLost")
         await supervisor.all_idle(1)

@@ -1,5 +1,5 @@
-"""A worker that cannot start is not started for ever: after a few failures the pool holds back, says
-why in one line with the worker's own last words, and a stop leaves nothing.
+"""A worker that cannot start is not started for ever: after a few failures the pool holds
+back, says why in one line with the worker's own last words, and a stop leaves nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A supervisor that is stopped under load leaves no process. Running jobs get the grace and are
-then ended; who waits is told; what the workers themselves started ends with them. A stop that is
-cancelled half-way kills at once.
+"""A supervisor that is stopped under load leaves no process. Running jobs get the grace and
+are then ended; who waits is told; what the workers themselves started ends with them. A stop
+that is cancelled half-way kills at once.
 """
 
 from __future__ import annotations
@@ -81,35 +81,32 @@ async def test_grandchildren_end_with_their_worker() -> None:
 
 
 async def test_grandchildren_end_with_a_worker_that_is_killed() -> None:
-    async with pool(1) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            grandchild = await worker.call(Plain.grandchild)
-            with pytest.raises(AmnodeError):
-                await worker.call(Plain.die, "SIGKILL")
-            await gone(grandchild)
+    async with pool(1) as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        grandchild = await worker.call(Plain.grandchild)
+        with pytest.raises(AmnodeError):
+            await worker.call(Plain.die, "SIGKILL")
+        await gone(grandchild)
 
 
 async def test_a_job_that_will_not_stop_is_ended_all_the_same() -> None:
-    async with pool(1) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            call = asyncio.create_task(worker.call(Plain.stubborn))
-            await worker.machine.when1(BusyStates.Begun)
-            pids = await pids_of(supervisor)
-            await supervisor.stop()
-            assert not any(is_alive(pid) for pid in pids)
-            with pytest.raises(AmnodeError):
-                await call
+    async with pool(1) as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        call = asyncio.create_task(worker.call(Plain.stubborn))
+        await worker.machine.when1(BusyStates.Begun)
+        pids = await pids_of(supervisor)
+        await supervisor.stop()
+        assert not any(is_alive(pid) for pid in pids)
+        with pytest.raises(AmnodeError):
+            await call
 
 
 async def test_a_blocked_worker_is_ended_all_the_same() -> None:
-    async with pool(1) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            call = asyncio.create_task(worker.call(Plain.block, 1000.0))
-            pids = await pids_of(supervisor)
-            await supervisor.stop()
-            assert not any(is_alive(pid) for pid in pids)
-            with pytest.raises(AmnodeError):
-                await call
+    async with pool(1) as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        call = asyncio.create_task(worker.call(Plain.block, 1000.0))
+        pids = await pids_of(supervisor)
+        await supervisor.stop()
+        assert not any(is_alive(pid) for pid in pids)
+        with pytest.raises(AmnodeError):
+            await call
 
 
 async def test_a_cancelled_stop_kills_at_once() -> None:
@@ -133,7 +130,7 @@ async def test_a_cancelled_stop_kills_at_once() -> None:
     await supervisor.dispose()
 
 
-@pytest.mark.parametrize("turns", range(0, 60, 3))
+@pytest.mark.parametrize("turns", range(0, 40, 5))
 async def test_stopped_while_starting(turns: int) -> None:
     """However far its workers have come, each turn of the loop a little further."""
     supervisor = WatchedSupervisor(Plain, opts=short(2))

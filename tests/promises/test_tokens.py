@@ -1,6 +1,6 @@
-"""Who does not hold the token gets nothing, and is told so: neither a supervisor nor a worker lets
-him in. A lease secret opens its worker once, for its client alone. Secrets are in no command line
-and in no environment.
+"""Who does not hold the token gets nothing, and is told so: neither a supervisor nor a
+worker lets him in. A lease secret opens its worker once, for its client alone. Secrets are
+in no command line and in no environment.
 """
 
 from __future__ import annotations
@@ -100,22 +100,26 @@ async def test_a_client_may_not_do_what_is_the_supervisors() -> None:
 
 
 async def test_work_in_another_epoch_is_refused() -> None:
-    async with pool() as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            stale = WorkArgs(job="square", args=Plain.square.encode((7,), {}), epoch=99)
-            with pytest.raises(Exception, match="epoch 99") as caught:
-                await worker.machine.add1(BusyStates.WorkRequested, stale)
-            assert caught.type.__name__ == "LeaseLost"
-            with pytest.raises(RpcError, match="no lease of epoch 99"):
-                await worker.machine.add1(BusyStates.Releasing, ReleasingArgs(epoch=99))
-            assert await worker.call(Plain.count_of_runs) == 0
+    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        stale = WorkArgs(job="square", args=Plain.square.encode((7,), {}), epoch=99)
+        with pytest.raises(Exception, match="epoch 99") as caught:
+            await worker.machine.add1(BusyStates.WorkRequested, stale)
+        assert caught.type.__name__ == "LeaseLost"
+        with pytest.raises(RpcError, match="no lease of epoch 99"):
+            await worker.machine.add1(BusyStates.Releasing, ReleasingArgs(epoch=99))
+        assert await worker.call(Plain.count_of_runs) == 0
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.needs("proc")
 async def test_secrets_are_in_no_command_line_and_no_environment() -> None:
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
         argv, environ = await worker.call(Plain.seen_from_inside)
         row = await supervisor.row(worker.id)
-        outside = Path(f"/proc/{row.pid}/cmdline").read_bytes()
+        outside = command_line(row.pid)
         seen = repr((argv, environ, outside)).encode() + outside
         link = supervisor._links[worker.id]
         canaries = [supervisor.token, link._local_secret]

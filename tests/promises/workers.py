@@ -1,8 +1,8 @@
 """The worker classes of the promises: jobs that wait, fail, die, hang and keep a journal.
 
 They are imported by the processes of the workers, so they stand at the top level of a module.
-Nothing here sleeps to be in step with a test: a job says that it has begun by a state (`Begun`),
-and goes on when the test writes to its gate.
+Nothing here sleeps to be in step with a test: a job says that it has begun by a state
+(`Begun`), and goes on when the test writes to its gate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from typing import Any
 
 import msgspec
 
-from amnode import State, Worker, WorkerOptions, WorkerStates, job
+from amnode import Event, State, Worker, WorkerOptions, WorkerStates, job
+from amnode.node.args import PayloadArgs, Wire
+from amnode.rpc.exposure import Exposure
+
+
+def _proc(name: str) -> bytes:
+    return Path(f"/proc/self/{name}").read_bytes()
+
+
+def _append(path: str, line: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(line)
 
 
 class BusyStates(WorkerStates):
@@ -98,9 +109,8 @@ class Plain(Worker):
     @job
     async def seen_from_inside(self) -> tuple[list[str], dict[str, str]]:
         """The command line of this process, and its environment as the system shows it."""
-        line = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-        shown = Path("/proc/self/environ").read_bytes()
-        return [repr(part) for part in line], dict(os.environ) | {"/proc": repr(shown)}
+        line, shown = _proc("cmdline"), _proc("environ")
+        return [repr(line)], dict(os.environ) | {"/proc": repr(shown)}
 
     # -- work that lasts -------------------------------------------------------------------
 
@@ -157,10 +167,6 @@ class Plain(Worker):
         time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
 
     @job
-    async def stop_itself(self) -> None:
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    @job
     async def grandchild(self) -> int:
         """A process of the worker's own, in its group; lives until it is ended."""
         process = await asyncio.create_subprocess_exec("sleep", "1000")
@@ -192,12 +198,11 @@ class Plain(Worker):
 
     @job
     async def stamp(self, journal: str, client: str) -> int:
-        """Writes who was served, when, and in which epoch; one write, so that lines stay whole."""
+        """Writes who was served, when, and in which epoch; in one write each."""
         start = time.monotonic_ns()
         await asyncio.sleep(0)
         line = f"{self.machine.id} {self.lease.epoch} {client} {start} {time.monotonic_ns()}\n"
-        with Path(journal).open("a") as file:
-            file.write(line)
+        _append(journal, line)
         return self.lease.epoch
 
 
@@ -238,3 +243,50 @@ class Other(Worker):
     """Another kind."""
 
     schema = OtherStates
+
+
+class Told(Wire, frozen=True):
+    """A payload."""
+
+    text: str
+
+
+class TickerStates(WorkerStates):
+    """A worker with states of its author."""
+
+    Paused = State()
+    "Open to the client."
+    Closed = State()
+    "Not open to it."
+
+
+class Ticker(Worker):
+    """Works by plain states."""
+
+    schema = TickerStates
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def exposure(self) -> Exposure:
+        base = super().exposure()
+        own = {TickerStates.Paused: None}
+        return Exposure(mutable={**base.mutable, **own}, removable={**base.removable, **own})
+
+    @job
+    async def ticks(self) -> int:
+        return self.count
+
+    def WorkRequestedState(self, event: Event) -> None:
+        super().WorkRequestedState(event)
+        if event.args is None or not event.args.job:
+            self.machine.add1(TickerStates.Working)
+
+    def WorkingState(self, event: Event) -> None:
+        super().WorkingState(event)
+        if event.args is None and self._work is None:
+            self.count += 1
+            told = PayloadArgs(name="Told", data=Told(text="ticked"))
+            self.machine.add1(TickerStates.ClientSendPayload, told)
+            self.machine.add1(TickerStates.WorkReady)

@@ -43,7 +43,7 @@ KINDS = {
     OUTSIDE: """
         rpc/  transport
         launch/  command entry process
-        node/  class_name
+        node/  class_name private_directory
     """,
 }
 

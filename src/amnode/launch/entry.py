@@ -68,13 +68,14 @@ def take_boot() -> Boot:
 def _read(descriptor: int) -> bytearray:
     """Reads to the end into one buffer that leaves no copies, and closes the descriptor."""
     try:
+        size = os.fstat(descriptor).st_size
         file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - closed by the `with` below
     except (OSError, OverflowError) as error:
         raise SystemExit(
             f"{BOOT_FD} is {descriptor}: {error}. This program is started by a supervisor."
         ) from error
     with file:
-        data = bytearray(os.fstat(descriptor).st_size or PIPE_LIMIT)
+        data = bytearray(size or PIPE_LIMIT)
         length = 0
         with memoryview(data) as view:
             while count := file.readinto(view[length:]):

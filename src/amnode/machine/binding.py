@@ -19,8 +19,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
+
+import msgspec
 
 from amnode.errors import BindingError
 from amnode.machine.schema import Schema, did_you_mean
@@ -34,8 +35,7 @@ _FINALS = ("State", "End")
 _LOOKS_LIKE_ONE = re.compile(r"[A-Z]\w*(?:Enter|Exit|State|End)")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HandlerTable:
+class HandlerTable(msgspec.Struct, frozen=True, eq=False):
     """The handlers of one class, or of one mapping of functions, for one schema.
 
     Attributes:

@@ -21,9 +21,10 @@ outlives it. What a planner remembers is bounded: full, it starts anew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from amnode.machine.binding import Handler, HandlerTable
 from amnode.machine.clock import Clock
@@ -39,7 +40,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Bound(NamedTuple):
+class Bound(msgspec.Struct, frozen=True):
     """A handler as a plan refers to it: which binding, and how it is called."""
 
     binding: int
@@ -47,8 +48,7 @@ class Bound(NamedTuple):
     is_method: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One handler name whose turn it is.
 
     Attributes:
@@ -64,8 +64,7 @@ class Step:
     handlers: tuple[Bound, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(msgspec.Struct, frozen=True):
     """The handlers of one transition, in the order in which they run.
 
     Attributes:

@@ -19,14 +19,14 @@ states that remove it) can matter. The order of the other active states never ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True):
     """What the relations say to one mutation.
 
     Attributes:

@@ -27,8 +27,10 @@ Invariants of a parsed schema:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias, TypeVar, overload
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from amnode.errors import SchemaError, StateUnknownError
 
@@ -39,8 +41,7 @@ T = TypeVar("T")
 Names: TypeAlias = "Iterable[str | State]"
 
 
-@dataclass(frozen=True, eq=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """One state: what kind it is and how it relates to others.
 
     Read from a `States` class, an attribute of this type is the state's name, a `str`.
@@ -53,6 +54,7 @@ class State:
         remove: states that this one ends, and keeps out while it is active.
         after: states whose handlers run before this one's in the same transition.
         tags: free text for people and tools; the machine does not read them.
+        name: set by the `States` class that declares it.
     """
 
     auto: bool = False
@@ -62,10 +64,10 @@ class State:
     remove: Names = ()
     after: Names = ()
     tags: Iterable[str] = ()
-    name: str = field(default="", compare=False, repr=False)
+    name: str = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        object.__setattr__(self, "name", name)
+        force_setattr(self, "name", name)
 
     @overload
     def __get__(self, instance: None, owner: type) -> str: ...
@@ -75,8 +77,7 @@ class State:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Relations:
+class Relations(msgspec.Struct, frozen=True):
     """One state as the kernel reads it: every relation a tuple of names."""
 
     auto: bool

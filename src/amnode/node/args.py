@@ -156,7 +156,7 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
 # -- client to worker --------------------------------------------------------------------
 
 
-class WorkArgs(Wire, frozen=True, kw_only=True):
+class WorkArgs(Wire, frozen=True, kw_only=True, array_like=True):
     """`WorkRequested`: a job and its arguments, encoded; decoded once, by the job itself."""
 
     job: str = ""

@@ -49,7 +49,7 @@ def name_of(cls: type) -> tuple[str, str]:
     if spec is not None and spec.name != SCRIPT_NAME:  # python -m package.module
         return f"{spec.name}:{cls.__qualname__}", ""
     script = getattr(main, "__file__", None)
-    if script is None or not os.path.isfile(script):  # noqa: PTH113 - pathlib is slow to import
+    if script is None or not os.path.isfile(script):
         raise OptionError(
             f"Worker class {target} was typed in, so no other process can import it. Put it in "
             "a file."

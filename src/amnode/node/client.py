@@ -478,9 +478,7 @@ class Client:
             if self._leases.denied(request_id) and not future.done():
                 future.set_exception(error)
 
-    def _super_came(
-        self, rpc: RpcClient, address: str, mirror: Pipe
-    ) -> asyncio.Future[None]:
+    def _super_came(self, rpc: RpcClient, address: str, mirror: Pipe) -> asyncio.Future[None]:
         over = self._super_over = self._loop().create_future()
         self.rpc_super = rpc
         self.super_addr = address

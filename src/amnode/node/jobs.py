@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -44,7 +45,9 @@ class Job(Generic[P, R]):
         self.function = function
         self.__doc__ = function.__doc__
         self._signature = _checked_signature(function)
-        self._arity = len(self._signature.parameters)
+        names = list(self._signature.parameters.items())
+        self._arity = len(names)
+        self._by_keyword = [n for n, p in names if p.kind is p.KEYWORD_ONLY]
         self._arguments: msgspec.msgpack.Decoder[Any] | None = None
         self._result: msgspec.msgpack.Decoder[R] | None = None
 
@@ -71,7 +74,7 @@ class Job(Generic[P, R]):
             JobArgumentsError: too few or too many, or one that cannot be encoded.
         """
         values = args
-        if kwargs or len(args) != self._arity:
+        if kwargs or self._by_keyword or len(args) != self._arity:
             try:
                 bound = self._signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -121,6 +124,12 @@ class Job(Generic[P, R]):
             return list(self._arguments.decode(data))
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise JobArgumentsError(f"{self.name}: {self._with_names(str(error))}.") from None
+
+    def bind(self, instance: object, values: list[Any]) -> Callable[[], Coroutine[Any, Any, R]]:
+        """A call of the method with the arguments that `decode` gave."""
+        first = self._arity - len(self._by_keyword)
+        named = dict(zip(self._by_keyword, values[first:], strict=True))
+        return partial(self.function, instance, *values[:first], **named)
 
     def encode_result(self, value: R) -> bytes:
         """The result as it travels.

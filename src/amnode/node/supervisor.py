@@ -22,9 +22,7 @@ import logging
 import os
 import random
 import secrets
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +43,7 @@ from amnode.launch.process import Launcher
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
+from amnode.node import private_directory
 from amnode.node.args import (
     Denied,
     Grant,
@@ -203,6 +202,7 @@ class Supervisor:
             draw=random.random,
         )
         self._directory: Path | None = None
+        self._lock: int | None = None
         self._links: dict[str, WorkerLink] = {}
         self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
@@ -244,7 +244,8 @@ class Supervisor:
         if self._ended is not None:
             raise PoolError(f"Supervisor {self.name} was stopped; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
-        self._directory = Path(tempfile.mkdtemp(prefix="amnode-"))
+        path, self._lock = private_directory.create()
+        self._directory = Path(path)
         self._open_muxes(self._directory)
         assert self.public_mux is not None and self.local_rpc is not None
         try:
@@ -292,6 +293,7 @@ class Supervisor:
             for link in self._links.values():
                 if link.process is not None:
                     link.process.kill()
+            self._remove_directory()  # the loop may not live to see the processes end
             raise
 
     async def dispose(self) -> None:
@@ -388,8 +390,10 @@ class Supervisor:
             self._ended.set_result(None)
 
     def _remove_directory(self) -> None:
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None and self._lock is not None:
+            private_directory.remove(str(self._directory))
+            os.close(self._lock)
+            self._lock = None
 
     # -- the core --------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ Rules:
 1. A call is answered exactly once, whatever ends it: its result, what it raised, its deadline,
    its client's cancel, or the end of the lease.
 2. It is over when its coroutine has ended. `Working` lasts until then.
+3. One that is told to stop, by its client or its deadline, and has not ended `patience` later
+   will not: `on_stuck` is told, and the worker pays for it.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Work:
         call: makes its coroutine, with the arguments already checked.
         reply: where the answer goes.
         deadline: seconds that it may take, or None.
+        patience: seconds that it may take to stop.
+        on_stuck: called when it does not.
         on_end: called once when it is over, with what it failed of or None.
     """
 
@@ -52,7 +56,10 @@ class Work:
         job: Job[..., Any],
         call: Callable[[], Coroutine[Any, Any, Any]],
         reply: Reply,
+        *,
         deadline: float | None,
+        patience: float,
+        on_stuck: Callable[[], None],
         on_end: Callable[[AmnodeError | None], None],
     ) -> None:
         self.job = job
@@ -60,7 +67,11 @@ class Work:
         self._call = call
         self._reply = reply
         self._deadline = deadline
+        self._patience = patience
+        self._on_stuck = on_stuck
         self._on_end = on_end
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
         self._over = False
         reply.on_cancel(self.cancel)
 
@@ -69,37 +80,49 @@ class Work:
         if self.task is None:
             self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
         else:
-            self.task.cancel()
+            self._stop(self.task)
 
     def start(self, task: asyncio.Task[None]) -> None:
         """The task that runs `run` exists."""
         self.task = task
         task.add_done_callback(self._task_ended)
+        if self._deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._deadline, self._past_deadline, task)
 
     async def run(self) -> None:
         """Runs the job to its end and answers."""
-        scope = asyncio.timeout(self._deadline)
         try:
-            async with scope:
-                value = await self._call()
+            value = await self._call()
             data = msgspec.Raw(self.job.encode_result(value))
         except asyncio.CancelledError:
-            self._end(JobCancelled(f"Job {self.job.name} was cancelled."))
+            self._end(self._why_cancelled())
             raise
         except AmnodeError as error:
             self._end(error)
         except Exception as error:
-            if isinstance(error, TimeoutError) and scope.expired():
-                self._end(
-                    JobTimeoutError(
-                        f"Job {self.job.name} ran past its deadline of {self._deadline:g} s "
-                        "and was cancelled; give it more time or less to do."
-                    )
-                )
-            else:
-                self._end(_failed(self.job.name, error))
+            self._end(_failed(self.job.name, error))
         else:
             self._end(None, data)
+
+    def _past_deadline(self, task: asyncio.Task[None]) -> None:
+        self._late = True
+        self._stop(task)
+
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        """Rule 3. Asking again changes nothing but the answer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._patience, self._on_stuck)
+        task.cancel()
+
+    def _why_cancelled(self) -> AmnodeError:
+        if not self._late:
+            return JobCancelled(f"Job {self.job.name} was cancelled.")
+        return JobTimeoutError(
+            f"Job {self.job.name} ran past its deadline of {self._deadline:g} s and was "
+            "cancelled; give it more time or less to do."
+        )
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -111,6 +134,8 @@ class Work:
         if self._over:
             return
         self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._on_end(error)
         if error is None:
             self._reply.answer(data)

@@ -24,7 +24,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import ClassVar
 
 import msgspec
@@ -44,6 +43,7 @@ from amnode.machine.machine import Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
+from amnode.node import private_directory
 from amnode.node.args import (
     NodeRpcArgs,
     PayloadArgs,
@@ -124,6 +124,8 @@ class Worker:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
         self._ended: asyncio.Future[int] | None = None
+        self._exit_code = 0
+        self._directory = ""
 
     async def on_release(self) -> None:
         """Called when a lease that was used has ended: clear what the client left.
@@ -138,6 +140,7 @@ class Worker:
         """Starts the worker: opens its servers and calls its bootstrap back."""
         self.name = boot.name
         self.machine.id = f"nw-{boot.name}"
+        self._directory = boot.directory
         self._born = self._now()
         return self.machine.add1(S.Start, StartArgs(boot=boot))
 
@@ -234,7 +237,7 @@ class Worker:
         except AmnodeError as error:
             # Without its servers or its bootstrap nobody can ever find this worker.
             machine.add_err_state(S.ErrSupervisor, error)
-            self._exit(EXIT_ORPHAN, f"cannot be supervised: {error}")
+            self._end_unsupervised(f"it cannot be supervised: {error}")
 
     async def _call_back(self, boot: WorkerBoot) -> None:
         await self.machine.when1(S.RpcReady)
@@ -265,8 +268,10 @@ class Worker:
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
+        if self._exit_code == EXIT_ORPHAN:
+            private_directory.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result(0)
+            self._ended.set_result(self._exit_code)
 
     def exposure(self) -> Exposure:
         """Which states a client may change; a class that opens more extends it."""
@@ -325,7 +330,7 @@ class Worker:
         self._orphan_timer = None
         if self.machine.is1(S.Leased):
             return  # the end of the lease asks again
-        self._exit(EXIT_ORPHAN, "no supervisor came for it")
+        self._end_unsupervised("no supervisor came for it")
 
     def _tell(self) -> None:
         self.machine.add1(S.SuperSendPayload, PayloadArgs(name="WorkerInfo", data=self.info()))
@@ -480,10 +485,12 @@ class Worker:
         if work is None:
             return
         work.cancel()
-        if work.task is not None and not work.task.done():
-            _done, pending = await asyncio.wait({work.task}, timeout=self.opts.release_timeout)
-            if pending:
-                self._exit(EXIT_STUCK, f"job {work.job.name} did not stop when cancelled")
+        if work.task is not None:
+            await asyncio.wait({work.task})
+
+    def _stuck(self) -> None:
+        name = self._work.job.name if self._work is not None else "?"
+        self._exit(EXIT_STUCK, f"job {name} did not stop when it was cancelled")
 
     # -- work --------------------------------------------------------------------------------
 
@@ -524,7 +531,7 @@ class Worker:
         except AmnodeError as error:
             origin.refuse(error)
             return False
-        self._next = job, partial(job.function, self, *values)
+        self._next = job, job.bind(self, values)
         return True
 
     def WorkRequestedState(self, event: Event) -> None:
@@ -537,7 +544,15 @@ class Worker:
         job, call = self._next
         origin = event.mutation.origin
         assert isinstance(origin, Origin)  # `_prepare` made sure
-        self._work = Work(job, call, origin.defer(), args.deadline, self._work_ended)
+        self._work = Work(
+            job,
+            call,
+            origin.defer(),
+            deadline=args.deadline,
+            patience=self.opts.release_timeout,
+            on_stuck=self._stuck,
+            on_end=self._work_ended,
+        )
         self.machine.add1(S.Working)
 
     def WorkingState(self, event: Event) -> None:
@@ -571,15 +586,22 @@ class Worker:
                 timer.cancel()
         self._lease_timer = self._orphan_timer = None
 
+    def _end_unsupervised(self, reason: str) -> None:
+        """Nobody will ever ask for this worker: ends it, and leaves nothing of it behind."""
+        self._exit_code = EXIT_ORPHAN
+        self._last_words(reason)
+        self.stop(reason)
+
     def _exit(self, code: int, reason: str) -> None:
-        """Ends the process at once; its last line says why."""
-        sys.stderr.write(f"Worker {self.name} ends: {reason}.\n")
-        sys.stderr.flush()
-        if self._ended is not None and not self._ended.done() and code == EXIT_ORPHAN:
-            self._ended.set_result(code)
-            return
+        """Ends the process at once, whatever is going on in it."""
+        self._last_words(reason)
         sys.stdout.flush()
         os._exit(code)
+
+    def _last_words(self, reason: str) -> None:
+        """The last line of the output, which a report shows, says why."""
+        sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
+        sys.stderr.flush()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -86,7 +86,7 @@ class RpcClient:
         on_lost: called once when the connection has ended, unless `stop` ended it.
         options: the limits.
         transport: how to reach the server.
-        entropy: fresh random bytes, as `secrets.token_bytes` makes them.
+        entropy: fresh random bytes, as `os.urandom` makes them.
 
     Attributes:
         machine: what the client says of itself (`ClientStates`).
@@ -109,7 +109,7 @@ class RpcClient:
         on_lost: Callable[[Exception], None] | None = None,
         options: RpcOptions | None = None,
         transport: Transport = LOCAL,
-        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if role not in tuple(Role):
             raise OptionError(f"{role!r} is no role; use {' or '.join(Role)}.")

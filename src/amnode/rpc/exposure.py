@@ -13,7 +13,6 @@ end closed ones by its relations is for the author of the schema to judge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
@@ -40,8 +39,7 @@ def _closed() -> Opened:
     return {}
 
 
-@dataclass(frozen=True)
-class Exposure:
+class Exposure(msgspec.Struct, frozen=True):
     """What controllers may do through a server; nothing by default.
 
     Attributes:
@@ -50,8 +48,8 @@ class Exposure:
         removable: the states that may be removed, likewise.
     """
 
-    mutable: Opened = field(default_factory=_closed)
-    removable: Opened = field(default_factory=_closed)
+    mutable: Opened = msgspec.field(default_factory=_closed)
+    removable: Opened = msgspec.field(default_factory=_closed)
 
 
 class ErrorReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

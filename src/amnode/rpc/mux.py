@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from types import MappingProxyType
@@ -51,7 +51,7 @@ class Mux:
         on_disconnected: called when an admitted client's connection has ended, with the reason.
         replace: whether a new connection of a client ends its old one (rule 2).
         transport: how clients reach it.
-        entropy: fresh random bytes, as `secrets.token_bytes` makes them.
+        entropy: fresh random bytes, as `os.urandom` makes them.
 
     Attributes:
         machine: what the mux says of itself (`MuxStates`).
@@ -71,7 +71,7 @@ class Mux:
         on_disconnected: Callable[[RpcServer, str], None] | None = None,
         replace: bool = False,
         transport: Transport = LOCAL,
-        entropy: Entropy = secrets.token_bytes,
+        entropy: Entropy = os.urandom,
     ) -> None:
         self.machine = Machine(MuxStates, id=f"rm-{name}")
         self.machine.bind(_Handlers())

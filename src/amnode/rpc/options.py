@@ -5,7 +5,7 @@ The defaults stand here and nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from amnode.errors import OptionError
 
@@ -15,8 +15,7 @@ HANDSHAKE_FRAME_LIMIT = 4 * 1024
 MAX_FRAME_LIMIT = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class RpcOptions:
+class RpcOptions(msgspec.Struct, frozen=True):
     """Limits of one end of a connection. Both ends should agree on `frame_limit`.
 
     Attributes:

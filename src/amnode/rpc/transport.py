@@ -24,9 +24,8 @@ import socket
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -218,7 +217,7 @@ class LocalTransport:
         scheme, rest = parse_address(address)
         if scheme == "memory":
             return self._listen_memory(address, rest, accept, close_timeout)
-        path = Path(rest)
+        path = rest
         return await _without_cause(
             lambda: _listen_unix(address, path, accept, close_timeout),
             lambda made: made.close(),
@@ -230,7 +229,7 @@ class LocalTransport:
         """See `Transport.connect`."""
         scheme, rest = parse_address(address)
         if scheme == "unix":
-            path = Path(rest)
+            path = rest
             return await _without_cause(
                 lambda: _connect_unix(address, path, handler, close_timeout),
                 lambda made: made.abort(),
@@ -415,7 +414,7 @@ class _UnixListener(Listener):
     """Holds its server: uvloop closes one that nothing references."""
 
     def __init__(
-        self, address: str, path: Path, file: tuple[int, int], server: asyncio.Server
+        self, address: str, path: str, file: tuple[int, int], server: asyncio.Server
     ) -> None:
         self.address = address
         self._path = path
@@ -431,7 +430,7 @@ class _UnixListener(Listener):
 
 
 async def _listen_unix(
-    address: str, path: Path, accept: Accept, close_timeout: float
+    address: str, path: str, accept: Accept, close_timeout: float
 ) -> Listener:
     sock = _unix_socket()
     try:
@@ -460,7 +459,7 @@ async def _listen_unix(
 
 
 async def _connect_unix(
-    address: str, path: Path, handler: Handler, close_timeout: float
+    address: str, path: str, handler: Handler, close_timeout: float
 ) -> Connection:
     sock = _unix_socket()
     loop = asyncio.get_running_loop()
@@ -514,7 +513,7 @@ def _try_connect(sock: socket.socket, path: str) -> bool:
     return True
 
 
-def _bind(sock: socket.socket, path: Path) -> tuple[int, int]:
+def _bind(sock: socket.socket, path: str) -> tuple[int, int]:
     """Binds, replacing a file that no process listens on; returns the file's identity."""
     # On Linux the file takes the mode of the socket, so that there is no moment at which others
     # may connect.
@@ -525,15 +524,15 @@ def _bind(sock: socket.socket, path: Path) -> tuple[int, int]:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(path, short):
                 raise
-            path.unlink()
+            os.unlink(path)
             sock.bind(short)
-    found = path.stat()
+    found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
-def _is_stale(path: Path, short: str) -> bool:
+def _is_stale(path: str, short: str) -> bool:
     """Whether a path is a socket that a process left behind."""
-    if not stat.S_ISSOCK(path.lstat().st_mode):
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with _unix_socket() as probe:
         try:
@@ -545,28 +544,30 @@ def _is_stale(path: Path, short: str) -> bool:
     return False
 
 
-def _remove_own(path: Path, file: tuple[int, int]) -> None:
+def _remove_own(path: str, file: tuple[int, int]) -> None:
     """Removes a socket's file, unless another has taken its place."""
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except FileNotFoundError:
         return
     if (found.st_dev, found.st_ino) == file:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 @contextmanager
-def _short_path(path: Path) -> Generator[str]:
+def _short_path(path: str) -> Generator[str]:
     """The path itself, or one through a descriptor of its directory if it is too long."""
     if len(os.fsencode(path)) <= _MAX_UNIX_PATH:
-        yield str(path)
+        yield path
         return
-    if len(os.fsencode(path.name)) > _MAX_UNIX_NAME:
+    parent, name = os.path.split(path)
+    if len(os.fsencode(name)) > _MAX_UNIX_NAME:
         raise OptionError(
-            f"The socket name {path.name!r} is too long; at most {_MAX_UNIX_NAME} bytes."
+            f"The socket name {name!r} is too long; at most {_MAX_UNIX_NAME} bytes."
         )
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -220,12 +221,24 @@ def test_what_requires_the_undone_is_undone_too() -> None:
     """A is Multi and was active; called again, its handler raises, and B cannot stay."""
     script = Script("AState", A=State(multi=True), B=State(require="A"), C=State(require="B"))
     script.machine.add(("A", "B", "C"))
-    ended = script.machine.state_ctx("C")
     script.does["AState"] = fail
     assert script.machine.add1("A") is CANCELED
     assert script.machine.clock() == {"A": 4, "B": 2, "C": 2, "Exception": 1}
-    assert not ended.valid
     script.machine._clock.check()
+
+
+async def test_contexts_and_tasks_of_what_was_undone_end() -> None:
+    script = Script("AState", A=State(multi=True), B=State(require="A"))
+    script.machine.add(("A", "B"))
+    context = script.machine.state_ctx("B")
+    ended = asyncio.create_task(context.ended())
+    task = script.machine.spawn("B", asyncio.Event().wait())
+    await asyncio.sleep(0)
+    script.does["AState"] = fail
+    script.machine.add1("A")
+    await asyncio.wait([ended, task])
+    assert task.cancelled()
+    assert not context.valid
 
 
 def test_an_error_while_an_error_is_handled_is_logged_and_adds_no_second_one(
@@ -267,12 +280,14 @@ def test_what_ends_the_program_is_let_out_when_the_machine_is_whole_again() -> N
 
     script = Script("AState", A=State(), B=State(), C=State())
     script.does["AState"] = interrupt
+    script.machine.add1("C")
+    script.machine.remove1("C")
     with pytest.raises(KeyboardInterrupt):
         script.machine.add1("A")
     assert isinstance(script.machine.err, KeyboardInterrupt)
     assert str(script.machine) == "()"
     assert script.machine.add1("C")
-    assert str(script.machine) == "(B:1 Exception:1 C:1)"  # what was pending follows
+    assert str(script.machine) == "(B:1 Exception:1 C:3)"  # what was pending follows
 
 
 # -- causes --------------------------------------------------------------------------------

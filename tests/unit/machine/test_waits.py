@@ -12,7 +12,7 @@ from amnode.errors import ContextExpiredError, MachineDisposedError, OptionError
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, State
 from amnode.machine.transition import Event
-from amnode.machine.waits import Wait
+from amnode.machine.waits import Wait, _Goals
 
 SCHEMA = Schema({"A": State(), "B": State(), "C": State(), "M": State(multi=True)})
 
@@ -141,6 +141,16 @@ async def test_a_jump_over_many_ticks_costs_the_waits_not_the_ticks() -> None:
     m._waits.changed((0,))
     assert [wait.done() for wait in waits] == [True, True, False]
     waits[2].cancel()
+
+
+def test_ticks_are_served_once() -> None:
+    """Or each transition would look at all ticks since the first wait was made."""
+    goals = _Goals(2)
+    goals.ticks = dict.fromkeys((3, 5, 9, 20, 21))
+    assert goals.reached(4) == [3]
+    goals.ticks[4] = None  # nothing puts it there: it is past
+    assert goals.reached(6) == [5]
+    assert goals.reached(1000) == [3, 5, 9, 20, 21, 4]
 
 
 async def test_a_canceled_mutation_resolves_no_wait_and_ends_no_context() -> None:

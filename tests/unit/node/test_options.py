@@ -43,7 +43,9 @@ def test_every_option_has_a_row_and_its_default_is_accepted(cls: type[Any]) -> N
 @pytest.mark.parametrize("cls", ALL)
 def test_a_value_below_the_least_is_refused_by_name(cls: type[Any]) -> None:
     for row in table(cls):
-        with pytest.raises(OptionError, match=rf"{row.name} is .*at least {row.bounds.least:g}"):
+        with pytest.raises(
+            OptionError, match=rf"{row.name} is .*at least {row.bounds.least:g}"
+        ):
             cls(**{row.name: row.bounds.least - 1})
 
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from amnode.rpc.protocol.auth import Prover, Transcript, prove, verify
 from amnode.rpc.protocol.wire import Role

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import msgspec
+
 from amnode.errors import Cause
 from amnode.node.args import CrashReport, WorkerInfo
 from amnode.node.policy import crash, events, sizing
@@ -157,7 +159,7 @@ class PoolCore:
         report = crash.report(
             member.worker_id,
             event.facts,
-            state=member.condition.value,
+            state=doom.state or member.condition.value,
             output=event.output,
             decided=doom.cause,
             why=doom.why,
@@ -169,7 +171,8 @@ class PoolCore:
             if taken and held.client_id:
                 told = events.SendCrash(held.client_id, member.worker_id, held.epoch, report)
                 self._actions.append(told)
-        expected = doom.expected or self._stopping
+        agreed = member.condition is Condition.DRAINING and event.facts.exit_code == 0
+        expected = doom.expected or self._stopping or agreed
         at = member.ready_at
         settled = at is not None and self._now - at > self.options.restart_settle
         failed = not expected and not settled
@@ -392,7 +395,7 @@ class PoolCore:
 
     def _end(self, member: Member, doom: Doom, *, force: bool, asked: bool = False) -> None:
         """End a worker (invariant 3). `asked`: it is about to end by itself, give it time."""
-        member.doom = doom
+        member.doom = msgspec.structs.replace(doom, state=member.condition.value)
         self._clear(member, *WHILE_ALIVE)
         if member.condition in SERVING:  # it stays so until its exit (promise S8)
             self.roster.refresh(member, self._now)

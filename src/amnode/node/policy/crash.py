@@ -65,12 +65,12 @@ def report(
     cause = decided or _cause(facts)
     message = f"Worker {worker_id} (pid {facts.pid}) {_how(facts)} while {state}"
     if why:
-        message += f": {why}"
+        message += f": {why.rstrip('.')}"
     last = last_line(output)
     message += f"; its last line: {last}" if last else "; it wrote nothing"
     return CrashReport(
         cause=cause.value,
-        message=message + ".",
+        message=message.rstrip(".") + ".",
         pid=facts.pid,
         exit_code=facts.exit_code,
         signal=facts.signal,

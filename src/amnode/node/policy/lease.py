@@ -35,12 +35,15 @@ plus one. It means something only beside the worker's id.
 from __future__ import annotations
 
 from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from amnode.node.args import WorkerInfo
 from amnode.node.policy.options import LeaseTerms
-from amnode.node.policy.waitlist import Waiter
+
+if TYPE_CHECKING:  # the worker, which has a side here too, needs no waiting list
+    from amnode.node.policy.waitlist import Waiter
 
 # -- the supervisor's side -----------------------------------------------------------------
 

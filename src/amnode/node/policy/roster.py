@@ -61,12 +61,14 @@ class Doom(msgspec.Struct, frozen=True):
     """Why the supervisor ends a worker.
 
     `cause` is what the crash report says; None leaves that to the exit record. `expected`: the
-    worker agreed, or the pool is stopping; its end is no failure.
+    worker agreed, or the pool is stopping; its end is no failure. `state`: what the worker was
+    to the pool when that was decided.
     """
 
     why: str
     cause: Cause | None = None
     expected: bool = False
+    state: str = ""
 
 
 class Member(msgspec.Struct, eq=False):

@@ -15,9 +15,10 @@ This is the only file that compares secrets.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from amnode.rpc.protocol.wire import Role
 
@@ -32,8 +33,7 @@ class Prover(Enum):
     SERVER = b"amnode-rpc server proof"
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcript(msgspec.Struct, frozen=True):
     """What both sides said before they prove anything."""
 
     version: int

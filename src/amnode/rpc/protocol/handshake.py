@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import msgspec
@@ -241,11 +240,9 @@ def _schema_fault(name: str, mine: Relations, source: Schema) -> str:
     if name not in source.names:
         return f"{name} is missing"
     theirs = source[name]
-    if replace(mine, tags=()) == replace(theirs, tags=()):
-        return ""
     kinds = ("auto", "multi", "require", "add", "remove", "after")
     differing = [kind for kind in kinds if getattr(mine, kind) != getattr(theirs, kind)]
-    return f"{name} differs in {', '.join(differing)}"
+    return f"{name} differs in {', '.join(differing)}" if differing else ""
 
 
 def selection(schema: Schema, states: Sequence[str] | None) -> tuple[int, ...] | None:

@@ -1,0 +1,59 @@
+"""The directory of one supervisor: sockets and output of its workers, for its user alone.
+
+Its supervisor holds a lock on it, which the system lets go when that process is gone, however
+it went. Whoever can take the lock then knows that nobody will tidy up any more: the last worker
+removes the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+_LOCK = "lock"
+
+
+def create() -> tuple[str, int]:
+    """Makes a directory, mode 0700, and locks it; returns its path and the lock."""
+    import tempfile  # a worker never makes one
+
+    path = tempfile.mkdtemp(prefix="amnode-")
+    lock = os.open(f"{path}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return path, lock
+
+
+def remove(path: str) -> None:
+    """Removes a directory that `create` made, with what is in it; it holds no directories."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            os.unlink(entry)
+    os.rmdir(path)
+
+
+def remove_abandoned(path: str, own: str) -> bool:
+    """Called by a worker that nobody supervises: removes what nobody else will.
+
+    Args:
+        path: the directory.
+        own: the name of the worker, whose files go in any case.
+
+    Returns:
+        Whether the directory is gone: its supervisor is dead and no other worker lives in it.
+    """
+    try:
+        lock = os.open(f"{path}/{_LOCK}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # the supervisor lives, and looks after it
+        return False
+    else:
+        os.unlink(f"{path}/{own}.log")
+        if any(name.endswith(".log") for name in os.listdir(path)):
+            return False
+        remove(path)
+        return True
+    finally:
+        os.close(lock)
