@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from amnode import Cause, Outcome, SupervisorStates, WorkerError
+from amnode import Cause, JobCancelled, Outcome, SupervisorStates, WorkerError
 from amnode.node.args import Grant, ProvideWorkerArgs, WorkerCrashed
 from amnode.node.client import Client
 from amnode.node.leased import LeasedWorker
@@ -130,9 +130,11 @@ async def test_a_sigterm_from_outside_ends_a_worker_and_is_made_up_for() -> None
             await worker.machine.when1(BusyStates.Begun)
             pid = (await supervisor.row(worker.id)).pid
             os.kill(pid, signal.SIGTERM)
-            with pytest.raises(Exception) as caught:
+            with pytest.raises(JobCancelled, match="the worker is stopping"):
                 await call
-            assert type(caught.value).__name__ in ("WorkerError", "LeaseLost", "JobCancelled")
+            with pytest.raises(WorkerError, match="SIGTERM") as caught:
+                await worker.call(Plain.square, 7)
+            assert (caught.value.cause, caught.value.exit_code) == (Cause.EXIT_CODE, 0)
         await gone(pid)
         async with client.lease() as another:
             assert await another.call(Plain.square, 7) == 49

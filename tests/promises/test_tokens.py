@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from amnode import AuthError, Client, OptionError, RefusedError, RpcError
+from amnode import AuthError, Client, LeaseLost, OptionError, RefusedError, RpcError
 from amnode.node.args import ReleasingArgs, RetireArgs, ServeClientArgs, WorkArgs
 from amnode.node.client import Client as ClientActor
 from amnode.node.leased import LeasedWorker
@@ -102,9 +102,8 @@ async def test_a_client_may_not_do_what_is_the_supervisors() -> None:
 async def test_work_in_another_epoch_is_refused() -> None:
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
         stale = WorkArgs(job="square", args=Plain.square.encode((7,), {}), epoch=99)
-        with pytest.raises(Exception, match="epoch 99") as caught:
+        with pytest.raises(LeaseLost, match="epoch 99"):
             await worker.machine.add1(BusyStates.WorkRequested, stale)
-        assert caught.type.__name__ == "LeaseLost"
         with pytest.raises(RpcError, match="no lease of epoch 99"):
             await worker.machine.add1(BusyStates.Releasing, ReleasingArgs(epoch=99))
         assert await worker.call(Plain.count_of_runs) == 0

@@ -156,10 +156,13 @@ class LeasedWorker:
         """What a call on a worker that is gone ends with."""
         if self._released:
             return LeaseLost(f"The lease of {self.id} was released.", outcome=outcome)
-        report = await self._why_lost(self)
+        # A lease that the worker said it is ending, with no call in it, needs no other word.
+        told = outcome is Outcome.NOT_RUN and self.machine.is1(S.Releasing)
+        report = None if told else await self._why_lost(self)
         if report is None and self._ended_orderly():
             return LeaseLost(
-                f"The lease of {self.id} ended: {self.machine.lost}. Ask for a new worker.",
+                f"The lease of {self.id} ended: {str(self.machine.lost).rstrip('.')}. "
+                "Ask for a new worker.",
                 outcome=outcome,
             )
         return _worker_error(self.id, report, outcome)

@@ -47,6 +47,7 @@ class Work:
         reply: where the answer goes.
         deadline: seconds that it may take, or None.
         patience: seconds that it may take to stop.
+        ending: why the lease is ending, or "" while it is not; for who is told of a cancel.
         on_stuck: called when it does not.
         on_end: called once when it is over, with what it failed of or None.
     """
@@ -59,6 +60,7 @@ class Work:
         *,
         deadline: float | None,
         patience: float,
+        ending: Callable[[], str],
         on_stuck: Callable[[], None],
         on_end: Callable[[AmnodeError | None], None],
     ) -> None:
@@ -68,6 +70,7 @@ class Work:
         self._reply = reply
         self._deadline = deadline
         self._patience = patience
+        self._ending = ending
         self._on_stuck = on_stuck
         self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +121,9 @@ class Work:
 
     def _why_cancelled(self) -> AmnodeError:
         if not self._late:
-            return JobCancelled(f"Job {self.job.name} was cancelled.")
+            ending = self._ending()
+            because = f": {ending}" if ending else ""
+            return JobCancelled(f"Job {self.job.name} was cancelled{because}.")
         return JobTimeoutError(
             f"Job {self.job.name} ran past its deadline of {self._deadline:g} s and was "
             "cancelled; give it more time or less to do."

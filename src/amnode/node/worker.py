@@ -201,7 +201,7 @@ class Worker:
         """Closes everything and ends the process."""
         args = event.args
         if isinstance(args, RetireArgs) and args.forced:
-            logger.info("Worker %s is ending: %s.", self.name, args.forced)
+            self._last_words(args.forced)
         self.lease.stop()
         self.machine.spawn(None, self._close())
 
@@ -550,6 +550,7 @@ class Worker:
             origin.defer(),
             deadline=args.deadline,
             patience=self.opts.release_timeout,
+            ending=lambda: self.lease.end.value if self.lease.end is not None else "",
             on_stuck=self._stuck,
             on_end=self._work_ended,
         )
@@ -589,7 +590,6 @@ class Worker:
     def _end_unsupervised(self, reason: str) -> None:
         """Nobody will ever ask for this worker: ends it, and leaves nothing of it behind."""
         self._exit_code = EXIT_ORPHAN
-        self._last_words(reason)
         self.stop(reason)
 
     def _exit(self, code: int, reason: str) -> None:

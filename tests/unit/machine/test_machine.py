@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -634,3 +635,17 @@ async def test_a_wait_and_an_automatic_state_in_one_machine() -> None:
     m.add1("A")
     assert all(wait.done() for wait in waits)
     assert m.clock() == {"A": 3, "B": 3, "Exception": 0}
+
+
+async def test_a_task_has_the_context_of_who_started_it() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    m, seen = machine(), list[str]()
+
+    async def work(event: Event) -> None:
+        seen.append(variable.get())
+
+    m.bind({"AState": work})
+    variable.set("set")
+    m.add1("A")
+    await turns()
+    assert seen == ["set"]

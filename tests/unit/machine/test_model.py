@@ -16,7 +16,7 @@ from tests.unit.machine.naive import Naive
 from tests.unit.machine.strategies import Real, mutations, rules, scripts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_real_and_naive_agree(data: st.DataObject) -> None:
     schema = data.draw(rules(), "rules")

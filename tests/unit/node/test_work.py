@@ -55,6 +55,7 @@ class Started:
             self.reply,
             deadline=deadline,
             patience=patience,
+            ending=lambda: "the lease is over",
             on_stuck=self.stuck.set,
             on_end=self.ends.append,
         )
@@ -168,7 +169,7 @@ async def test_cancelled_while_it_runs_it_is_over_when_it_has_ended() -> None:
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    started.only(JobCancelled)
+    assert "the lease is over" in str(started.only(JobCancelled))
 
 
 async def test_a_result_in_spite_of_a_cancel_counts() -> None:
