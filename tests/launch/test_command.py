@@ -73,6 +73,13 @@ async def test_it_has_no_input(start: Start) -> None:
     assert process.tail() == ("none",)
 
 
+async def test_its_output_blocks_as_programs_expect(start: Start) -> None:
+    code = "import os; print(os.get_blocking(1), os.get_blocking(2))"
+    process = await start(sys.executable, "-I", "-S", "-c", code)
+    await process.wait()
+    assert process.tail() == ("True True",)
+
+
 async def test_only_its_owner_may_read_its_output(start: Start, tmp_path: Path) -> None:
     before = os.umask(0)
     try:

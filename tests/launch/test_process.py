@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from amnode.errors import LaunchError
 from amnode.launch.command import CommandLauncher
 from amnode.launch.process import TAIL_BYTES, ChildProcess, ExitRecord, LaunchSpec
 from tests.launch.conftest import Children, Signal, no_children
@@ -278,6 +279,33 @@ async def test_where_the_kernel_reaps_all_children_ends_are_noticed(
     assert signals == []
 
 
+async def test_one_that_is_gone_before_it_is_watched_has_ended(
+    children: Children, signals: list[Signal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pidfd_open(pid: int) -> int:
+        reap(pid)
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open, raising=False)
+    launcher = CommandLauncher()
+    process = await launcher.launch(children.spec("/bin/true"))
+    assert (await process.wait()).known is False
+    assert signals == []
+
+
+async def test_one_that_is_gone_and_cannot_be_watched_is_sent_nothing(
+    children: Children, signals: list[Signal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pidfd_open(pid: int) -> int:
+        reap(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open, raising=False)
+    with pytest.raises(LaunchError, match="Too many open files"):
+        await CommandLauncher().launch(children.spec("/bin/true"))
+    assert signals == []
+
+
 # -- who waits -----------------------------------------------------------------------------
 
 
@@ -394,9 +422,7 @@ def started_on_a_closed_loop(
 
     async def start() -> ChildProcess:
         process = ChildProcess(popen, output, use_pidfd=use_pidfd)
-        wait = asyncio.create_task(process.wait())
-        await asyncio.sleep(0)
-        wait.cancel()
+        process.exited.add_done_callback(lambda _: None)  # somebody waits to this day
         return process
 
     loop = new_loop()
