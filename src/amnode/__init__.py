@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from amnode.node.client import Client
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
+    from amnode.node.listing import WorkerRow, WorkerState
     from amnode.node.policy.options import (
         ClientOptions,
         PoolSize,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
         WorkerOptions,
     )
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
-    from amnode.node.supervisor import Supervisor, WorkerState
+    from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker
 
 _HOME = {
@@ -118,7 +119,8 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
-    "amnode.node.supervisor": ("Supervisor", "WorkerState"),
+    "amnode.node.listing": ("WorkerRow", "WorkerState"),
+    "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -177,6 +179,7 @@ __all__ = [
     "WorkerKillError",
     "WorkerMissingError",
     "WorkerOptions",
+    "WorkerRow",
     "WorkerState",
     "WorkerStates",
     "job",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from amnode import Client, ClientOptions, PoolSize, Supervisor, SupervisorOptions, Worker
+from amnode.node.listing import WorkerRow
 from amnode.node.policy.view import PoolView
-from amnode.node.supervisor import WorkerRow
 from tests.promises.workers import Plain
 
 #: More than anything here takes; what is waited for past it never comes.

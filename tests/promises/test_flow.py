@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from amnode import LeaseError, LeaseLost, LeaseTimeoutError, PoolError
-from amnode.node.supervisor import WorkerState
+from amnode import LeaseError, LeaseLost, LeaseTimeoutError, PoolError, WorkerState
 from tests.promises.pools import WatchedSupervisor, client_of, gone, pool, short
 from tests.promises.workers import BusyStates, Cleaned, Plain
 

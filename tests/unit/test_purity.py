@@ -38,7 +38,7 @@ KINDS = {
     DRIVERS: """
         machine/  api machine pipes tracing waits
         rpc/  client mux network_machine server
-        node/  bootstrap client leased supervisor transition_log work worker worker_link
+        node/  bootstrap client leased listing supervisor transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport

@@ -18,7 +18,6 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
-    Cause,
     ConnectionLost,
     LeaseLost,
     OptionError,
@@ -27,6 +26,7 @@ from amnode.errors import (
 )
 from amnode.node.args import CrashReport, WorkArgs
 from amnode.node.jobs import Job
+from amnode.node.policy import crash
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine, RemoteResult
@@ -165,7 +165,7 @@ class LeasedWorker:
                 "Ask for a new worker.",
                 outcome=outcome,
             )
-        return _worker_error(self.id, report, outcome)
+        return crash.error(self.id, report, outcome)
 
     def _ended_orderly(self) -> bool:
         return self.machine.is1(S.Releasing) or self.machine.not1(S.Leased)
@@ -193,22 +193,3 @@ class Calls:
             JobTimeoutError: it ran past the deadline, and was cancelled.
         """
         return await self._worker.call_with(self._options, job, args, kwargs)
-
-
-def _worker_error(worker_id: str, report: CrashReport | None, outcome: Outcome) -> WorkerError:
-    if report is None:
-        return WorkerError(
-            f"The connection to worker {worker_id} was lost, and nobody could say why.",
-            cause=Cause.LOST,
-            outcome=outcome,
-            worker_id=worker_id,
-        )
-    return WorkerError(
-        report.message,
-        cause=Cause(report.cause),
-        outcome=outcome,
-        worker_id=worker_id,
-        exit_code=report.exit_code,
-        signal=report.signal,
-        output=report.output,
-    )

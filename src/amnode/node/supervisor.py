@@ -26,17 +26,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from amnode.errors import (
-    Cause,
     OptionError,
     PoolError,
     RpcError,
-    WorkerError,
 )
 from amnode.launch.command import CommandLauncher
 from amnode.launch.process import Launcher
@@ -56,11 +52,11 @@ from amnode.node.args import (
     WorkerIssuesArgs,
 )
 from amnode.node.class_name import name_of
+from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
-from amnode.node.policy import events
+from amnode.node.policy import crash, events
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.options import SupervisorOptions
-from amnode.node.policy.roster import Condition, Member
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
@@ -85,39 +81,6 @@ _PUBLIC = Exposure(
 _LOCAL = Exposure(removable={S.Start: None})
 
 
-class WorkerState(StrEnum):
-    """Which workers to list: see `Supervisor.workers`."""
-
-    INITING = "initing"
-    RPC = "rpc"
-    IDLE = "idle"
-    BUSY = "busy"
-    READY = "ready"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
-    """One worker in a listing.
-
-    Attributes:
-        id: its machine id.
-        pid: of its process; 0 before there is one.
-        condition: starting, idle, handed over, leased, draining or dying.
-        client: the name of who holds it, or "".
-        epoch: of the lease that it is in, or 0.
-        jobs_done: when it last said so, at the begin or end of a lease.
-        memory: resident bytes of its process; 0 where there is none.
-    """
-
-    id: str
-    pid: int
-    condition: str
-    client: str
-    epoch: int
-    jobs_done: int
-    memory: int
-
-
 @dataclass(frozen=True, slots=True)
 class _WorkerArgs:
     """The event states of one worker: which, and what there is to say."""
@@ -126,14 +89,6 @@ class _WorkerArgs:
     boot: NodeRpcArgs | None = None
     secret: bytes = b""
     link: WorkerLink | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _ListArgs:
-    """`ListWorkers`: which, and where the reply goes."""
-
-    state: WorkerState | None
-    reply: asyncio.Future[list[WorkerRow]]
 
 
 class Supervisor:
@@ -193,12 +148,12 @@ class Supervisor:
             )
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._launcher = launcher or CommandLauncher()
-        self._nonce = secrets.token_hex(3)
+        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
         self._core = PoolCore(
             self.opts,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
-            name_worker=lambda number: f"nw-{self._worker_name(number)}",
+            name_worker=lambda number: f"{prefix}-{number}",
             draw=random.random,
         )
         self._directory: Path | None = None
@@ -210,9 +165,6 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
-
-    def _worker_name(self, number: int) -> str:
-        return f"{self.worker_kind.lower()}-{self._nonce}-{number}"
 
     # -- from outside ----------------------------------------------------------------------
 
@@ -254,6 +206,7 @@ class Supervisor:
         except BaseException:
             await self._close_muxes()
             self._remove_directory()
+            self._ended = None  # there is nothing to stop
             raise
         self.machine.add1(S.Start, NodeRpcArgs(public_addr=self.public_mux.address))
 
@@ -263,12 +216,8 @@ class Supervisor:
         Raises:
             PoolError: the pool stopped trying, because its workers fail to start; says of what.
         """
-        machine = self.machine
-        waits = (
-            machine.when1(S.PoolReady),
-            machine.when1(S.ErrPool),
-            machine.when_not1(S.Start),
-        )
+        when1 = self.machine.when1
+        waits = when1(S.PoolReady), when1(S.ErrPool), self.machine.when_not1(S.Start)
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if not waits[0].done():
@@ -305,12 +254,7 @@ class Supervisor:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.dispose()
 
     def check_pool(self) -> bool:
@@ -330,7 +274,7 @@ class Supervisor:
                 recent error, *busy* is leased, *ready* is Ready. All by default.
         """
         reply: asyncio.Future[list[WorkerRow]] = asyncio.get_running_loop().create_future()
-        if not self.machine.add1(S.ListWorkers, _ListArgs(state, reply)):
+        if not self.machine.add1(S.ListWorkers, ListArgs(state, reply)):
             return []
         async with asyncio.timeout(self.opts.op_timeout):
             return await reply
@@ -566,10 +510,16 @@ class Supervisor:
             link.public_addr = args.boot.public_addr
             self._feed(events.CalledBack(args.worker_id, args.boot.local_addr))
 
-    def _do_connect(self, action: events.Connect) -> None:
-        link = self._links.get(action.worker_id)
+    def _ask(
+        self, worker_id: str, ask: Callable[[WorkerLink], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Has the link of a worker do something, if there still is one."""
+        link = self._links.get(worker_id)
         if link is not None:
-            self.machine.spawn(None, link.connect(action.address))
+            self.machine.spawn(None, ask(link))
+
+    def _do_connect(self, action: events.Connect) -> None:
+        self._ask(action.worker_id, lambda link: link.connect(action.address))
 
     def WorkerForkedEnter(self, event: Event) -> bool:
         """Names a worker that is connected."""
@@ -597,20 +547,16 @@ class Supervisor:
                 self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
             case events.ConnectionLost(worker_id):
                 self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
-            case _:
+            case _:  # the core alone hears of the others
                 pass
         self._feed(event)
 
     def _do_probe(self, action: events.Probe) -> None:
-        link = self._links.get(action.worker_id)
-        if link is not None:
-            self.machine.spawn(None, link.probe(action.check, fresh=action.fresh))
+        self._ask(action.worker_id, lambda link: link.probe(action.check, fresh=action.fresh))
 
     def _do_retire(self, action: events.Retire) -> None:
-        link = self._links.get(action.worker_id)
-        if link is not None:
-            logger.debug("Worker %s is to retire: %s.", action.worker_id, action.reason)
-            self.machine.spawn(None, link.retire(action.expected_tick))
+        logger.debug("Worker %s is to retire: %s.", action.worker_id, action.reason)
+        self._ask(action.worker_id, lambda link: link.retire(action.expected_tick))
 
     def _do_terminate(self, action: events.Terminate) -> None:
         link = self._links.get(action.worker_id)
@@ -644,16 +590,8 @@ class Supervisor:
         report = action.report
         if action.expected or report is None:
             return
-        error = WorkerError(
-            report.message,
-            cause=Cause(report.cause),
-            worker_id=action.worker_id,
-            exit_code=report.exit_code,
-            signal=report.signal,
-            output=report.output,
-        )
         logger.warning("%s", report.message)
-        self.machine.add_err_state(S.ErrWorker, error)
+        self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
 
     def WorkerKilledEnter(self, event: Event) -> bool:
         """Names a worker."""
@@ -693,9 +631,7 @@ class Supervisor:
         self._secrets.pop((link.worker_id, epoch), None)
 
     def _do_withdraw(self, action: events.Withdraw) -> None:
-        link = self._links.get(action.worker_id)
-        if link is not None:
-            self.machine.spawn(None, link.withdraw(action.epoch))
+        self._ask(action.worker_id, lambda link: link.withdraw(action.epoch))
 
     def _do_grant(self, action: events.SendGrant) -> None:
         link = self._links[action.worker_id]
@@ -822,28 +758,23 @@ class Supervisor:
 
     def ListWorkersEnter(self, event: Event) -> bool:
         """Says where the reply goes."""
-        return isinstance(event.args, _ListArgs)
+        return isinstance(event.args, ListArgs)
 
     def ListWorkersState(self, event: Event) -> None:
         """Replies with the workers in a state."""
         self.machine.remove1(S.ListWorkers)
-        args: _ListArgs = event.args
-        rows = [self._row(m) for m in self._core.roster if _matches(m, args.state)]
+        args: ListArgs = event.args
+        rows = [
+            row_of(m, self._pid(m.worker_id))
+            for m in self._core.roster
+            if matches(m, args.state)
+        ]
         if not args.reply.done():
             args.reply.set_result(rows)
 
-    def _row(self, member: Member) -> WorkerRow:
-        link = self._links.get(member.worker_id)
-        pid = link.process.pid if link is not None and link.process is not None else 0
-        return WorkerRow(
-            id=member.worker_id,
-            pid=pid,
-            condition=member.condition.value,
-            client=member.held.name if member.held is not None else "",
-            epoch=member.held.epoch if member.held is not None else 0,
-            jobs_done=member.info.jobs_done if member.info is not None else 0,
-            memory=_memory(pid),
-        )
+    def _pid(self, worker_id: str) -> int:
+        link = self._links.get(worker_id)
+        return link.process.pid if link is not None and link.process is not None else 0
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -870,30 +801,3 @@ def _client_of(event: Event) -> str:
     origin = event.mutation.origin
     assert isinstance(origin, Origin)
     return origin.client_id
-
-
-def _matches(member: Member, state: WorkerState | None) -> bool:
-    healthy = not member.blemished
-    match state:
-        case WorkerState.INITING:
-            return not member.linked
-        case WorkerState.RPC:
-            return member.linked
-        case WorkerState.IDLE:
-            return healthy and member.condition is Condition.IDLE
-        case WorkerState.BUSY:
-            return healthy and member.condition in (Condition.HANDED_OVER, Condition.LEASED)
-        case WorkerState.READY:
-            return healthy and member.ready
-        case None:
-            return True
-
-
-def _memory(pid: int) -> int:
-    """Resident bytes of a process; 0 where it is gone."""
-    import psutil  # only a listing needs it
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss) if pid else 0
-    except psutil.Error:
-        return 0

@@ -175,8 +175,7 @@ class PoolCore:
         expected = doom.expected or self._stopping or agreed
         at = member.ready_at
         settled = at is not None and self._now - at > self.options.restart_settle
-        failed = not expected and not settled
-        self._forget(member, report, failed=failed, why=report.message)
+        self._forget(member, report, failed=not expected and not settled, why=report.message)
 
     def _forget(
         self, member: Member, report: CrashReport | None, *, failed: bool, why: str

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from amnode.errors import Cause
+from amnode.errors import Cause, Outcome, WorkerError
 from amnode.node.args import CrashReport
 
 _LONGEST_LINE = 200
@@ -76,6 +76,33 @@ def report(
         signal=facts.signal,
         output=tuple(output),
         state=state,
+    )
+
+
+def error(
+    worker_id: str, report: CrashReport | None, outcome: Outcome = Outcome.UNKNOWN
+) -> WorkerError:
+    """The exception that a report is raised or recorded as.
+
+    Args:
+        worker_id: of the worker.
+        report: of its death; None if nobody could say why it is gone.
+        outcome: what is known of the call that ended with it.
+    """
+    if report is None:
+        return WorkerError(
+            f"The connection to worker {worker_id} was lost, and nobody could say why.",
+            outcome=outcome,
+            worker_id=worker_id,
+        )
+    return WorkerError(
+        report.message,
+        cause=Cause(report.cause),
+        outcome=outcome,
+        worker_id=worker_id,
+        exit_code=report.exit_code,
+        signal=report.signal,
+        output=report.output,
     )
 
 
