@@ -504,7 +504,8 @@ class Worker:
         if not self.lease.allows(args.epoch):
             origin = event.mutation.origin
             if isinstance(origin, Origin):
-                lost = f"The lease of epoch {args.epoch} is over; ask for a new one."
+                why = self._ending() or f"epoch {self.lease.epoch} holds now"
+                lost = f"The lease of epoch {args.epoch} ended: {why}. Ask for a new worker."
                 origin.refuse(LeaseLost(lost, outcome=Outcome.NOT_RUN))
             return False
         return self._prepare(event, args)
@@ -550,7 +551,7 @@ class Worker:
             origin.defer(),
             deadline=args.deadline,
             patience=self.opts.release_timeout,
-            ending=lambda: self.lease.end.value if self.lease.end is not None else "",
+            ending=self._ending,
             on_stuck=self._stuck,
             on_end=self._work_ended,
         )
@@ -560,6 +561,10 @@ class Worker:
         """Runs the job as a task of this state."""
         if self._work is not None and self._work.task is None:
             self._work.start(self.machine.spawn(S.Working, self._work.run()))
+
+    def _ending(self) -> str:
+        """Why the lease is ending, or has ended; "" while it holds."""
+        return self.lease.end.value if self.lease.end is not None else ""
 
     def _work_ended(self, error: AmnodeError | None) -> None:
         self._work = None
