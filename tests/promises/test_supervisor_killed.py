@@ -48,3 +48,20 @@ async def test_a_job_goes_on_and_its_worker_ends_after_it() -> None:
         for pid in told["pids"]:
             await gone(pid)
     assert not Path(told["address"].removeprefix("unix:")).parent.exists()
+
+
+async def test_nothing_remains_of_a_worker_that_died_before_it_either() -> None:
+    async with program("supervisor", size=2) as victim:
+        told = await victim.said()
+        directory = directory_of(told["address"])
+        os.kill(told["pids"][0], signal.SIGKILL)
+        token = bytes.fromhex(told["token"])
+        async with Client("me", Plain, addrs=[told["address"]], token=token) as client:
+            both = [await client.req_worker(), await client.req_worker()]  # whole again
+            pids = [await worker.call(Plain.pid) for worker in both]
+            assert told["pids"][0] not in pids
+            os.kill(victim.pid, signal.SIGKILL)
+            await victim.ended()
+        for pid in pids:
+            await gone(pid)
+        assert not directory.exists()

@@ -130,7 +130,7 @@ class LeasedWorker:
         )
         async with self._turn:
             await self._worker_rests()
-            if self._released or self.machine.lost is not None:
+            if self._released or self.machine.lost is not None or self._is_ending:
                 raise await self._lost(Outcome.NOT_RUN)
             call = self.machine.request((S.WorkRequested,), work)
             self._last = call.result
@@ -157,18 +157,21 @@ class LeasedWorker:
         if self._released:
             return LeaseLost(f"The lease of {self.id} was released.", outcome=outcome)
         # A lease that the worker said it is ending, with no call in it, needs no other word.
-        told = outcome is Outcome.NOT_RUN and self.machine.is1(S.Releasing)
+        told = outcome is Outcome.NOT_RUN and self._is_ending
         report = None if told else await self._why_lost(self)
         if report is None and self._ended_orderly():
+            why = str(self.machine.lost or "its worker is ending it").rstrip(".")
             return LeaseLost(
-                f"The lease of {self.id} ended: {str(self.machine.lost).rstrip('.')}. "
-                "Ask for a new worker.",
-                outcome=outcome,
+                f"The lease of {self.id} ended: {why}. Ask for a new worker.", outcome=outcome
             )
         return crash.error(self.id, report, outcome)
 
+    @property
+    def _is_ending(self) -> bool:
+        return self.machine.is1(S.Releasing)
+
     def _ended_orderly(self) -> bool:
-        return self.machine.is1(S.Releasing) or self.machine.not1(S.Leased)
+        return self._is_ending or self.machine.not1(S.Leased)
 
     # -- the end -----------------------------------------------------------------------------
 

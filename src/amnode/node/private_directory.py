@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 
 _LOCK = "lock"
 
@@ -27,7 +28,8 @@ def remove(path: str) -> None:
     """Removes a directory that `create` made, with what is in it; it holds no directories."""
     with os.scandir(path) as entries:
         for entry in entries:
-            os.unlink(entry)
+            with suppress(FileNotFoundError):  # who is ending removes its own
+                os.unlink(entry)
     os.rmdir(path)
 
 

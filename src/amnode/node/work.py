@@ -130,10 +130,10 @@ class Work:
         )
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            return  # answered, or the job ends the process (SystemExit), which is the answer
-        # A task that is cancelled before its first step never runs its body.
-        self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
+        if task.cancelled():  # maybe before its first step, so that its body never ran
+            self._end(JobCancelled(f"Job {self.job.name} was cancelled before it started."))
+        elif self._timer is not None:
+            self._timer.cancel()  # a job that ends the process (SystemExit) has no other answer
 
     def _end(self, error: AmnodeError | None, data: msgspec.Raw | None = None) -> None:
         if self._over:

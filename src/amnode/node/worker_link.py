@@ -316,8 +316,14 @@ class WorkerLink:
     # -- the end -----------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Ends everything but the process, which the core has seen end."""
+        """Ends everything but the process, which the core has seen end, and removes its files.
+
+        What it wrote last is in the report by then; and who finds the directory abandoned takes
+        an output file in it for a worker that lives.
+        """
         self._closed = True
+        for end in ("log", "l", "p"):
+            (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()

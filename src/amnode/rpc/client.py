@@ -214,8 +214,6 @@ class RpcClient:
             raise RpcTimeoutError(
                 f"No connection to {self._address} within {options.connect_timeout} s."
             ) from None
-        if not link.stopping:
-            self.machine.add1("Connected")
         try:
             async with asyncio.timeout(options.handshake_timeout):
                 await link.opened
@@ -250,6 +248,10 @@ class RpcClient:
             self.machine.remove1("Start")
 
     # -- what the link tells -----------------------------------------------------------------
+
+    def link_connected(self) -> None:
+        """There is a connection; the handshake may be faster than `start`."""
+        self.machine.add1("Connected")
 
     def link_opened(self, link: _Link, event: Opened) -> NetworkMachine:
         """The handshake is done."""
@@ -374,6 +376,7 @@ class _Link:
         if self._over is not None:
             connection.abort()
         else:
+            self._client.link_connected()
             connection.wake()
 
     def received(self, data: bytes) -> None:
