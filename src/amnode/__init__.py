@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     )
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.supervisor import Supervisor
-    from amnode.node.worker import Worker
+    from amnode.node.worker import Worker, run_worker
 
 _HOME = {
     "amnode.errors": (
@@ -121,7 +121,7 @@ _HOME = {
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerRow", "WorkerState"),
     "amnode.node.supervisor": ("Supervisor",),
-    "amnode.node.worker": ("Worker",),
+    "amnode.node.worker": ("Worker", "run_worker"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -183,6 +183,7 @@ __all__ = [
     "WorkerState",
     "WorkerStates",
     "job",
+    "run_worker",
 ]
 
 

@@ -827,7 +827,7 @@ async def test_a_client_that_says_nothing_is_ended_by_the_deadline(house: House)
     assert mux.machine.is1("Ready") and not mux.servers
 
 
-async def test_past_the_limit_of_pending_connections_the_newest_is_turned_away(
+async def test_past_the_limit_of_pending_connections_the_oldest_is_turned_away(
     house: House,
 ) -> None:
     from amnode.rpc.transport import LOCAL
@@ -836,14 +836,15 @@ async def test_past_the_limit_of_pending_connections_the_newest_is_turned_away(
     mutes = [Mute() for _ in range(3)]
     for mute in mutes:
         await LOCAL.connect(house.address, mute, close_timeout=1)
-    await mutes[2].ended.wait()
-    assert b"RefusedError" in mutes[2].got
+    await mutes[0].ended.wait()
+    assert b"RefusedError" in mutes[0].got
     assert mux.machine.is_(("NewServerErr", "Ready"))
-    for mute in mutes[:2]:
-        mute.connection.close()
-        await mute.ended.wait()
-    await house.connect()
+    await house.connect()  # the limit is reached, and an honest client gets in
     assert mux.machine.not1("NewServerErr")
+    await mutes[1].ended.wait()
+    assert not mutes[2].ended.is_set()
+    mutes[2].connection.close()
+    await mutes[2].ended.wait()
 
 
 async def test_an_address_that_is_taken_is_recorded_and_raised(house: House) -> None:

@@ -6,6 +6,10 @@ disturbed.
 
 from __future__ import annotations
 
+import asyncio
+import math
+from typing import Any
+
 import pytest
 
 from amnode import (
@@ -14,11 +18,12 @@ from amnode import (
     JobError,
     JobFailed,
     JobUnknownError,
+    OptionError,
     job,
 )
 from amnode.rpc.options import RpcOptions
-from tests.promises.pools import client_of, pool
-from tests.promises.workers import Plain, Point
+from tests.promises.pools import PATIENCE, client_of, pool
+from tests.promises.workers import ODD, Plain, Point, nested
 
 
 async def test_arguments_that_do_not_fit_are_refused_before_the_job_runs() -> None:
@@ -69,6 +74,73 @@ async def test_an_exception_of_the_job_comes_with_its_traceback() -> None:
         await worker.machine.when1("ErrWork")
         assert await worker.call(Plain.square, 7) == 49
         assert worker.machine.not1("ErrWork")
+
+
+async def test_whatever_a_job_raises_is_its_failure_and_its_worker_goes_on() -> None:
+    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        for how, made in ODD.items():
+            with pytest.raises(JobFailed) as caught:
+                async with asyncio.timeout(PATIENCE):
+                    await worker.call(Plain.fail_oddly, how)
+            assert caught.value.error_type == type(made()).__name__, how
+            assert "fail_oddly" in str(caught.value), how
+            assert await worker.call(Plain.square, 7) == 49
+        assert len(str(caught.value)) < RpcOptions().frame_limit // 2
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectionLost", "LeaseLost", "WorkerError", "RefusedError", "JobTimeoutError"]
+)
+async def test_an_error_of_amnode_out_of_a_job_is_the_jobs_failure(name: str) -> None:
+    # Who took it for the loss of the worker would wait for the supervisor's word on that.
+    async with (
+        pool() as supervisor,
+        client_of(supervisor, delivery_timeout=1000.0) as client,
+        client.lease() as worker,
+    ):
+        with pytest.raises(JobFailed, match="made by the job") as caught:
+            async with asyncio.timeout(PATIENCE):
+                await worker.call(Plain.fail_as_amnode_does, name)
+        assert caught.value.error_type == name
+        assert await worker.call(Plain.square, 7) == 49
+
+
+async def test_what_is_nested_too_deep_is_an_error_of_whoever_sent_it() -> None:
+    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        with pytest.raises(JobArgumentsError, match="echo"):
+            await worker.call(Plain.echo, nested(2000))
+        assert await worker.call(Plain.count_of_runs) == 0
+        with pytest.raises(JobFailed, match="nested"):
+            await worker.call(Plain.nested, 2000)
+        assert await worker.call(Plain.echo, nested(50)) == nested(50)
+        assert await worker.call(Plain.nested, 50) == nested(50)
+
+
+async def test_what_is_no_job_is_refused_by_a_message_that_says_what_is() -> None:
+    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        wrong: Any
+        for wrong in ("square", None, worker.call, Plain.square.function):
+            with pytest.raises(OptionError, match=r"pass the job itself, such as \w+\.\w+"):
+                await worker.call(wrong, 7)
+            with pytest.raises(OptionError, match=r"pass the job itself, such as \w+\.\w+"):
+                await worker.options(deadline=60.0).call(wrong, 7)
+        assert await worker.call(Plain.square, 7) == 49
+
+
+@pytest.mark.parametrize("wrong", ["1", math.nan, -1, -0.5, True, b"1", math.inf])
+async def test_a_time_that_is_none_is_refused(wrong: Any) -> None:
+    async with pool() as supervisor, client_of(supervisor) as client:
+        with pytest.raises(OptionError, match=r"timeout is .*a number of seconds"):
+            async with client.lease(timeout=wrong):
+                pass
+        with pytest.raises(OptionError, match=r"timeout is .*a number of seconds"):
+            await client.req_worker(timeout=wrong)
+        assert client.machine.not1("WorkerRequested")
+        async with client.lease() as worker:
+            for deadline in (wrong, 0, 0.0):
+                with pytest.raises(OptionError, match=r"deadline is .*a number of seconds"):
+                    worker.options(deadline=deadline)
+            assert await worker.options(deadline=None).call(Plain.square, 7) == 49
 
 
 async def test_an_unknown_job_is_refused_with_those_that_there_are() -> None:

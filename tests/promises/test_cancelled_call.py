@@ -6,13 +6,16 @@ waited for; one that never stops costs its worker, not the pool.
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
-from amnode import JobCancelled, JobTimeoutError, OptionError
+from amnode import Cause, JobCancelled, JobTimeoutError, OptionError, WorkerError
+from amnode.node.worker import EXIT_STUCK
 from tests.promises.pools import client_of, pool
 from tests.promises.stepping import EndOfSteps, cancelled_at
-from tests.promises.workers import BusyStates, Plain
+from tests.promises.workers import BusyStates, Patient, Plain
 
 
 async def test_a_cancelled_call_reaches_its_job() -> None:
@@ -60,6 +63,46 @@ async def test_a_job_that_never_stops_costs_its_worker_at_the_release() -> None:
         async with client.lease() as another:
             assert another.id != worker.id
             assert await another.call(Plain.square, 7) == 49
+
+
+@pytest.mark.parametrize("by", ["cancel", "deadline"])
+async def test_a_second_cancel_does_not_cut_the_clean_up_of_a_job(
+    by: str, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDWR)
+    async with pool(kind=Patient) as supervisor, client_of(supervisor) as client:
+        worker = await client.req_worker()
+        calls = worker.options(deadline=0.05 if by == "deadline" else None)
+        call = asyncio.create_task(calls.call(Plain.tidy_up, str(fifo)))
+        if by == "cancel":
+            await worker.machine.when1(BusyStates.Begun)
+            call.cancel()
+        await worker.machine.when1(BusyStates.Tidying)
+        call.cancel()
+        left = asyncio.create_task(worker.release())
+        await worker.machine.when1(BusyStates.Releasing)
+        assert worker.machine.is1(BusyStates.Tidying)
+        os.write(held, b"go on")
+        await left
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        async with client.lease() as same:
+            assert same.id == worker.id
+            assert await same.call(Plain.keep, "next") == ["tidied up", "next"]
+    os.close(held)
+
+
+async def test_a_stuck_job_without_an_output_costs_its_worker_all_the_same() -> None:
+    async with pool() as supervisor, client_of(supervisor) as client:
+        async with client.lease() as worker:
+            with pytest.raises(WorkerError) as caught:
+                await worker.options(deadline=0.05).call(Plain.stubborn_in_silence)
+            assert (caught.value.cause, caught.value.exit_code) == (Cause.EXIT_CODE, EXIT_STUCK)
+        await supervisor.all_idle(1)
+        async with client.lease() as another:
+            assert another.id != worker.id
 
 
 async def test_the_end_of_a_lease_cancels_its_job() -> None:

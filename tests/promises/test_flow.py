@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from amnode import LeaseError, LeaseLost, LeaseTimeoutError, PoolError, WorkerState
-from tests.promises.pools import WatchedSupervisor, client_of, gone, pool, short
-from tests.promises.workers import BusyStates, Cleaned, Plain
+from amnode import (
+    LeaseError,
+    LeaseLost,
+    LeaseTimeoutError,
+    PoolError,
+    Worker,
+    WorkerState,
+)
+from tests.promises.pools import PATIENCE, WatchedSupervisor, client_of, gone, pool, short
+from tests.promises.workers import (
+    BusyStates,
+    Cleaned,
+    DeafHook,
+    FailingHook,
+    HookExits,
+    Patient,
+    Plain,
+)
 
 S = BusyStates
 
@@ -78,6 +94,67 @@ async def test_a_hook_clears_what_the_last_client_left() -> None:
                 epoch = worker.epoch
         assert kept == ["released epoch 1", "second"]
         assert epoch == 3
+
+
+@pytest.mark.parametrize("kind", [FailingHook, HookExits, DeafHook])
+async def test_a_hook_that_does_not_end_well_costs_its_worker_not_the_pool(
+    kind: type[Worker],
+) -> None:
+    async with pool(kind=kind) as supervisor, client_of(supervisor) as client:
+        async with client.lease() as worker:
+            assert await worker.call(Plain.square, 7) == 49
+            gone_for_good = (await supervisor.row(worker.id)).pid
+        async with client.lease(timeout=PATIENCE) as another:
+            assert another.id != worker.id
+            assert await another.call(Plain.square, 7) == 49
+        await gone(gone_for_good)
+        await supervisor.all_idle(1)
+
+
+async def test_two_releases_at_the_same_time_both_wait_for_the_hook(tmp_path: Path) -> None:
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDWR)
+    async with (
+        pool(kind=Patient) as supervisor,
+        client_of(supervisor, delivery_timeout=1000.0) as client,
+    ):
+        worker = await client.req_worker()
+        await worker.call(Patient.hold_hook, str(fifo))
+        releases = [asyncio.create_task(worker.release()) for _ in range(3)]
+        await worker.machine.when1(S.Tidying)
+        releases[0].cancel()  # which is no matter of the others
+        late = asyncio.create_task(worker.release())
+        await asyncio.sleep(0)
+        assert not any(release.done() for release in (*releases[1:], late))
+        os.write(held, b"go on")
+        await asyncio.gather(*releases[1:], late)
+        assert releases[0].cancelled()
+        await worker.release()
+        async with client.lease() as same:
+            assert same.id == worker.id
+            assert await same.call(Plain.keep, "next") == ["hook ran", "next"]
+    os.close(held)
+
+
+async def test_a_client_that_stops_releases_its_workers_side_by_side() -> None:
+    """Stuck ones do not keep another from its release, whichever comes first."""
+    async with pool(3) as supervisor:
+        client = client_of(supervisor, delivery_timeout=1000.0)
+        client.start()
+        workers = [await client.req_worker() for _ in range(3)]
+        stuck = [(await supervisor.row(workers[n].id)).pid for n in (0, 2)]
+        for pid in stuck:
+            os.kill(pid, signal.SIGSTOP)
+        stop = asyncio.create_task(client.dispose())
+        await supervisor.until(lambda view: view.counts.idle == 1)
+        assert (await supervisor.row(workers[1].id)).condition == "idle"
+        assert not stop.done()
+        for pid in stuck:
+            os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE):
+            await stop
+        await supervisor.all_idle(3)
 
 
 async def test_a_stop_leaves_nothing() -> None:

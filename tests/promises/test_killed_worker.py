@@ -20,8 +20,8 @@ from amnode.node.client import Client
 from amnode.node.leased import LeasedWorker
 from amnode.rpc.client import RpcClient
 from amnode.rpc.protocol.handshake import schema_hash
-from tests.promises.pools import WatchedSupervisor, client_of, gone, pool
-from tests.promises.workers import BusyStates, Plain
+from tests.promises.pools import PATIENCE, WatchedSupervisor, client_of, gone, pool
+from tests.promises.workers import BusyStates, FaultyHandler, Plain
 
 
 async def kill(supervisor: WatchedSupervisor, worker_id: str) -> int:
@@ -86,6 +86,42 @@ async def test_a_busy_worker_is_killed_and_its_call_says_why() -> None:
         async with client.lease() as another:
             assert await another.call(Plain.square, 7) == 49
         await supervisor.all_idle(2)
+
+
+async def test_the_states_of_a_client_do_not_outlive_its_worker() -> None:
+    async with pool(1) as supervisor, client_of(supervisor) as client:
+        states = client.machine
+        worker = await client.req_worker()
+        assert states.is_(("WorkerReady", "Ready"))
+        ended = states.when_not(("WorkerReady", "Ready"))
+        failed = states.when1("ErrWorker")
+        await kill(supervisor, worker.id)
+        async with asyncio.timeout(PATIENCE):
+            await ended  # nobody has released it
+            await failed
+        another = await client.req_worker()
+        assert states.is_(("WorkerReady", "Ready"))
+        assert states.not_(("ErrWorker", "Exception"))
+        assert states.err is None or not states.is_err
+        await worker.release()  # late, and of no account for the other
+        assert states.is_(("WorkerReady", "Ready"))
+        assert await another.call(Plain.square, 7) == 49
+        await another.release()
+        assert states.not_(("WorkerReady", "Ready"))
+
+
+async def test_what_a_handler_raised_is_in_the_last_lines() -> None:
+    async with (
+        pool(kind=FaultyHandler) as supervisor,
+        client_of(supervisor, kind=FaultyHandler) as client,
+        client.lease() as worker,
+    ):
+        await worker.call(FaultyHandler.poke)
+        with pytest.raises(WorkerError) as caught:
+            await worker.call(Plain.die, "SIGKILL")
+        said = "\n".join(caught.value.output)
+        assert "OddError: the handler is broken" in said
+        assert "PokedState" in said
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from amnode import AmnodeError, RefusedError
+from amnode import AmnodeError, PoolError, RefusedError
 from tests.promises.pools import (
+    PATIENCE,
     WatchedSupervisor,
     client_of,
     gone,
@@ -128,6 +130,66 @@ async def test_a_cancelled_stop_kills_at_once() -> None:
         with pytest.raises(AmnodeError):
             await call
     await supervisor.dispose()
+
+
+@pytest.mark.parametrize("turns", range(1, 7))
+async def test_stopped_in_the_middle_of_its_start(turns: int) -> None:
+    """Neither waits for ever, and nothing comes up afterwards; the guard sees what is left."""
+    supervisor = WatchedSupervisor(Plain, opts=short(2))
+    start = asyncio.create_task(supervisor.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        await supervisor.stop()
+        await asyncio.wait((start,))
+    if start.exception() is not None:
+        with pytest.raises(PoolError, match="stopped"):
+            start.result()
+    assert supervisor.machine.not_(("Start", "Ready"))
+    assert await supervisor.workers() == []
+    async with asyncio.timeout(PATIENCE):
+        await supervisor.stop()
+    await supervisor.dispose()
+
+
+async def test_stopped_before_and_after_a_start_that_fails() -> None:
+    supervisor = WatchedSupervisor(Plain, public_addr="unix:/no/such/place/x", opts=short(1))
+    async with asyncio.timeout(PATIENCE):
+        await supervisor.stop()
+        with pytest.raises(AmnodeError, match="/no/such/place"):
+            await supervisor.start()
+        await supervisor.stop()
+    await supervisor.dispose()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
+    for turns in range(8):
+        supervisor = WatchedSupervisor(Plain, opts=short(1))
+        start = asyncio.create_task(supervisor.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait((start,))
+        async with asyncio.timeout(PATIENCE):
+            await supervisor.dispose()
+
+
+@pytest.mark.parametrize("what", ["the directory", "the outputs", "nothing, but there is more"])
+async def test_a_stop_ends_whatever_became_of_the_directory(what: str) -> None:
+    async with pool(2) as supervisor:
+        pids = await pids_of(supervisor)
+        directory = Path(supervisor.address.removeprefix("unix:")).parent
+        if what == "the directory":
+            shutil.rmtree(directory)
+        elif what == "the outputs":
+            for file in directory.glob("*.log"):
+                file.unlink()
+        else:
+            (directory / "of somebody else").mkdir()
+        async with asyncio.timeout(PATIENCE):
+            await supervisor.stop()
+        assert not any(is_alive(pid) for pid in pids)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 5))

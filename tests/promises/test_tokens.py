@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from amnode import AuthError, Client, LeaseLost, OptionError, RefusedError, RpcError
+from amnode import (
+    AuthError,
+    Client,
+    LeaseLost,
+    OptionError,
+    RefusedError,
+    RpcError,
+    Supervisor,
+)
 from amnode.node.args import ReleasingArgs, RetireArgs, ServeClientArgs, WorkArgs
 from amnode.node.client import Client as ClientActor
 from amnode.node.leased import LeasedWorker
@@ -33,6 +42,15 @@ async def test_a_wrong_token_is_refused_and_the_error_says_so() -> None:
 def test_a_client_without_a_token_is_refused_at_once() -> None:
     with pytest.raises(OptionError, match="token"):
         Client("me", Plain, addrs=["unix:/nowhere"])
+
+
+@pytest.mark.parametrize("token", ["text", 123, bytearray(b"x"), None])
+def test_a_token_that_is_no_bytes_is_refused_at_once(token: Any) -> None:
+    with pytest.raises(OptionError, match=r"token .*bytes"):
+        Client("me", Plain, addrs=["unix:/nowhere"], token=token)
+    if token is not None:
+        with pytest.raises(OptionError, match=r"token .*bytes"):
+            Supervisor(Plain, token=token)
 
 
 async def test_the_token_opens_no_worker() -> None:

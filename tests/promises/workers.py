@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+import amnode
 from amnode import Event, State, Worker, WorkerOptions, WorkerStates, job
-from amnode.node.args import PayloadArgs, Wire
+from amnode.node.args import SendPayloadArgs, Wire
 from amnode.rpc.exposure import Exposure
 
 
@@ -36,6 +38,8 @@ class BusyStates(WorkerStates):
 
     Begun = State(require=("Leased",))
     "The body of a job runs; ended by hand, so that a test can see that it was there."
+    Tidying = State(require=("Leased",))
+    "A job or a hook waits while it cleans up."
 
 
 class Point(msgspec.Struct):
@@ -49,13 +53,57 @@ class OddError(Exception):
     """An exception that only this module has."""
 
 
+class OddExit(BaseException):
+    """One that `except Exception` lets pass."""
+
+
+class MuteError(Exception):
+    """One that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+#: What a job can raise, beside an ordinary exception.
+ODD: dict[str, Callable[[], BaseException]] = {
+    "GeneratorExit": GeneratorExit,
+    "OddExit": lambda: OddExit("out of here"),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("both", [KeyboardInterrupt()]),
+    "MuteError": MuteError,
+    "a lone surrogate": lambda: OddError("half of a pair: \udc80"),
+    "5 MB": lambda: OddError("x" * 5_000_000),
+}
+
+
+async def written_to(path: str) -> str:
+    """What is written to the FIFO `path`, when it is."""
+    loop = asyncio.get_running_loop()
+    fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    written = loop.create_future()
+    loop.add_reader(fifo, lambda: written.done() or written.set_result(None))
+    try:
+        await written
+        return os.read(fifo, 100).decode()
+    finally:
+        loop.remove_reader(fifo)
+        os.close(fifo)
+
+
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list, so many times."""
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 class Plain(Worker):
     """Has no `on_release`: after an unclean end it is replaced."""
 
     schema = BusyStates
 
-    def __init__(self) -> None:
-        super().__init__(opts=WorkerOptions(orphan_ttl=0.3, release_timeout=0.5))
+    def __init__(self, release_timeout: float = 0.5) -> None:
+        super().__init__(opts=WorkerOptions(orphan_ttl=0.3, release_timeout=release_timeout))
         self.kept: list[str] = []
         self.ran = 0
 
@@ -127,18 +175,24 @@ class Plain(Worker):
     @job
     async def gate(self, path: str) -> str:
         """Ends when something is written to the FIFO `path`, and returns it."""
-        loop = asyncio.get_running_loop()
-        fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        written = loop.create_future()
-        loop.add_reader(fifo, written.set_result, None)
         self.machine.add1(BusyStates.Begun)
         try:
-            await written
-            return os.read(fifo, 100).decode()
+            return await written_to(path)
         finally:
-            loop.remove_reader(fifo)
-            os.close(fifo)
             self.machine.remove1(BusyStates.Begun)
+
+    @job
+    async def tidy_up(self, path: str) -> None:
+        """Never ends by itself; cleans up until the FIFO `path` is written to."""
+        self.machine.add1(BusyStates.Begun)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.machine.remove1(BusyStates.Begun)
+            self.machine.add1(BusyStates.Tidying)
+            await written_to(path)
+            self.kept.append("tidied up")
+            self.machine.remove1(BusyStates.Tidying)
 
     @job
     async def ignore_one_cancel(self) -> str:
@@ -162,6 +216,17 @@ class Plain(Worker):
                 continue
 
     @job
+    async def stubborn_in_silence(self) -> None:
+        """Never stops, and has nowhere to write to."""
+        sys.stdout.close()
+        sys.stderr.close()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+
+    @job
     async def block(self, seconds: float) -> None:
         """Holds the loop."""
         time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
@@ -177,6 +242,23 @@ class Plain(Worker):
     @job
     async def fail(self, text: str) -> None:
         raise OddError(text)
+
+    @job
+    async def fail_oddly(self, how: str) -> None:
+        raise ODD[how]()
+
+    @job
+    async def fail_as_amnode_does(self, name: str) -> None:
+        raise getattr(amnode, name)("made by the job")
+
+    @job
+    async def echo(self, value: Any) -> Any:
+        self.ran += 1
+        return value
+
+    @job
+    async def nested(self, depth: int) -> Any:
+        return nested(depth)
 
     @job
     async def unencodable(self) -> Any:
@@ -223,6 +305,71 @@ class FailingHook(Plain):
 
     async def on_release(self) -> None:
         raise OddError("the hook is broken")
+
+
+class HookExits(Plain):
+    """Its hook raises what `except Exception` lets pass."""
+
+    kind = "Plain"
+
+    async def on_release(self) -> None:
+        raise OddExit("the hook is out of here")
+
+
+class DeafHook(Plain):
+    """Its hook never ends, whoever cancels it."""
+
+    kind = "Plain"
+
+    async def on_release(self) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+
+
+class Patient(Plain):
+    """Gives jobs and its hook all the time that they want to end."""
+
+    kind = "Plain"
+
+    def __init__(self) -> None:
+        super().__init__(release_timeout=1000.0)
+        self.gate_of_hook = ""
+
+    @job
+    async def hold_hook(self, path: str) -> None:
+        """The next hook ends when the FIFO `path` is written to."""
+        self.gate_of_hook = path
+
+    async def on_release(self) -> None:
+        if self.gate_of_hook:
+            self.machine.add1(BusyStates.Tidying)
+            await written_to(self.gate_of_hook)
+            self.gate_of_hook = ""
+            self.kept.append("hook ran")
+            self.machine.remove1(BusyStates.Tidying)
+
+
+class FaultyStates(BusyStates):
+    """A worker with a state of its author."""
+
+    Poked = State()
+
+
+class FaultyHandler(Plain):
+    """The handler of its own state raises."""
+
+    schema = FaultyStates
+    kind = "Plain"
+
+    def PokedState(self, event: Event) -> None:
+        raise OddError("the handler is broken")
+
+    @job
+    async def poke(self) -> None:
+        self.machine.add1(FaultyStates.Poked)
 
 
 class NoSuchThing(Plain):
@@ -287,6 +434,6 @@ class Ticker(Worker):
         super().WorkingState(event)
         if event.args is None and self._work is None:
             self.count += 1
-            told = PayloadArgs(name="Told", data=Told(text="ticked"))
+            told = SendPayloadArgs(name="Told", data=Told(text="ticked"))
             self.machine.add1(TickerStates.ClientSendPayload, told)
             self.machine.add1(TickerStates.WorkReady)

@@ -38,6 +38,7 @@ OF_A_WORKER = {
     "amnode.node.policy.options",
     "amnode.node.private_directory",
     "amnode.node.states",
+    "amnode.node.transition_log",
     "amnode.node.work",
     "amnode.node.worker",
 }

@@ -192,7 +192,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
 # -- inside one process: what handlers hand to each other ----------------------------------
 
 
-class PayloadArgs(Wire, frozen=True, kw_only=True):
+class SendPayloadArgs(Wire, frozen=True, kw_only=True):
     """`ClientSendPayload`, `SuperSendPayload`: named data for one peer."""
 
     name: str

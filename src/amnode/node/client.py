@@ -23,6 +23,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -60,13 +61,19 @@ from amnode.node.names import (
     worker_client_id,
 )
 from amnode.node.policy.lease import ClientLeases
-from amnode.node.policy.options import ClientOptions
+from amnode.node.policy.options import (
+    ClientOptions,
+    checked,
+    checked_token,
+    checked_wait,
+)
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import RemoteResult
 from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.transport import parse_address
 
 logger = logging.getLogger("amnode.node")
 
@@ -126,11 +133,9 @@ class Client:
         token: bytes = b"",
         opts: ClientOptions | None = None,
     ) -> None:
-        if not id.isprintable() or not 0 < len(id) <= 100:
+        if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
-        if not token:
-            raise OptionError("A client needs the token of its supervisor; pass `token=`.")
-        self.opts = opts or ClientOptions()
+        self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
         self._instance = f"{id}.{secrets.token_hex(4)}"
@@ -143,8 +148,8 @@ class Client:
         self.log_enabled = bool(os.environ.get(LOG_CLIENT))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
-        self._addrs = tuple(addrs)
-        self._token = token
+        self._addrs = _checked_addresses(addrs)
+        self._token = checked_token(token)
         self._leases = ClientLeases()
         self._requests: dict[str, asyncio.Future[Grant]] = {}
         self._grants: dict[str, Grant] = {}
@@ -165,13 +170,12 @@ class Client:
         Args:
             addrs: of supervisors, in the order to try; those of the constructor by default.
         """
-        self._addrs = tuple(addrs) or self._addrs
+        self._addrs = _checked_addresses(addrs) or self._addrs
         return self.machine.add1(S.Start)
 
     async def stop(self) -> None:
         """Releases what is held and closes every connection."""
-        for worker in [*self._held.values()]:
-            await worker.release()
+        await asyncio.gather(*(worker.release() for worker in [*self._held.values()]))
         self.machine.remove1(S.Start)
         for future in [*self._requests.values()]:
             if not future.done():
@@ -220,7 +224,8 @@ class Client:
         """
         if not self.machine.is1(S.Start):
             raise LeaseError(f"Client {self.name} is not started.")
-        wait = self.opts.request_wait if timeout is None else timeout
+        given = checked_wait("timeout", timeout, least=0.0)
+        wait = self.opts.request_wait if given is None else given
         request_id = secrets.token_hex(8)
         deadline = self._now() + wait
         scope = asyncio.timeout(wait)
@@ -286,7 +291,7 @@ class Client:
             secret=grant.secret,
             schema=self.schema,
             consumer=self.machine,
-            on_lost=self._worker_lost,
+            on_lost=partial(self._worker_lost, grant),
         )
         mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
         opening = self._unsettle(self._open(rpc))
@@ -326,14 +331,21 @@ class Client:
 
         A connection that is only cut would cost the worker its grace, and itself.
         """
+        if await opening is None:
+            await self._end_lease(rpc, grant.worker_id, grant.epoch)
+        else:
+            await rpc.stop()
+
+    async def _end_lease(self, rpc: RpcClient, worker_id: str, epoch: int) -> None:
+        """Asks a worker to end a lease; one that does not answer ends it by its grace."""
         try:
-            if await opening is None:
+            if rpc.source.lost is None:
                 async with asyncio.timeout(self.opts.delivery_timeout):
                     await rpc.source.request(
-                        (WorkerStates.Releasing,), ReleasingArgs(epoch=grant.epoch)
+                        (WorkerStates.Releasing,), ReleasingArgs(epoch=epoch)
                     )
         except (RpcError, LeaseError, TimeoutError) as error:
-            logger.debug("Worker %s did not confirm its release: %s", grant.worker_id, error)
+            logger.debug("Worker %s did not confirm its release: %s", worker_id, error)
         finally:
             await rpc.stop()
 
@@ -351,29 +363,28 @@ class Client:
         worker = LeasedWorker(rpc, grant.worker_id, grant.epoch, self._release, self._why_lost)
         self._held[grant.worker_id, grant.epoch] = worker
         self.rpc_worker = rpc
+        self.machine.remove((S.ErrWorker, S.Exception))
         self._show()
         self._leave_super_if_told()
         return worker
 
-    async def _release(self, worker: LeasedWorker) -> None:
-        """Ends a lease at its worker; a worker that does not answer ends it by its grace."""
+    def _release(self, worker: LeasedWorker) -> asyncio.Future[None]:
+        """Ends a lease; what it returns is done when the worker has ended it too."""
         self._held.pop((worker.id, worker.epoch), None)
-        self._leases.ended(worker.id, worker.epoch)
+        self._lease_over(worker.id, worker.epoch, worker.rpc)
+        if not worker.report.done():
+            worker.report.set_result(None)
+        if self.machine.disposed:  # which has closed every connection
+            over: asyncio.Future[None] = self._loop().create_future()
+            over.set_result(None)
+            return over
+        return self._unsettle(self._end_lease(worker.rpc, worker.id, worker.epoch))
+
+    def _lease_over(self, worker_id: str, epoch: int, rpc: RpcClient | None) -> None:
+        self._leases.ended(worker_id, epoch)
+        if self.rpc_worker is rpc:
+            self.rpc_worker = None
         self._show()
-        try:
-            if worker.machine.lost is None:
-                async with asyncio.timeout(self.opts.delivery_timeout):
-                    await worker.machine.request(
-                        (WorkerStates.Releasing,), ReleasingArgs(epoch=worker.epoch)
-                    )
-        except (RpcError, LeaseError, TimeoutError) as error:
-            logger.debug("Worker %s did not confirm its release: %s", worker.id, error)
-        finally:
-            await worker.rpc.stop()
-            if self.rpc_worker is worker.rpc:
-                self.rpc_worker = None
-            if not worker.report.done():
-                worker.report.set_result(None)
 
     def _return(self, grant: Grant, reason: str, *, again: bool = False) -> None:
         self._tell_super(
@@ -389,8 +400,11 @@ class Client:
 
     # -- a worker that is lost ---------------------------------------------------------------
 
-    def _worker_lost(self, error: Exception) -> None:
+    def _worker_lost(self, grant: Grant, error: Exception) -> None:
         self.machine.add_err_state(S.ErrWorker, error)
+        held = self._held.get((grant.worker_id, grant.epoch))
+        if held is not None:
+            self._lease_over(grant.worker_id, grant.epoch, held.rpc)
 
     async def _why_lost(self, worker: LeasedWorker) -> CrashReport | None:
         """Rule 3: waits for the supervisor's word, and no longer than it makes sense."""
@@ -617,3 +631,14 @@ def _mirrored(prefix: str) -> dict[str, str]:
     if prefix == "Super":
         shown["Ready"] = S.SuperReady
     return shown
+
+
+def _checked_addresses(addrs: Sequence[str]) -> tuple[str, ...]:
+    """The addresses, each of a form that can be connected to."""
+    if isinstance(addrs, str):
+        raise OptionError(
+            f"addrs is the text {addrs!r}; pass a list of addresses: [{addrs!r}]."
+        )
+    for address in addrs:
+        parse_address(address)
+    return tuple(addrs)

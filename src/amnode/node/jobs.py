@@ -96,7 +96,7 @@ class Job(Generic[P, R]):
             self._result = msgspec.msgpack.Decoder(self._hints().get("return", Any))
         try:
             return self._result.decode(data)
-        except msgspec.ValidationError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise JobFailed(f"The result of {self.name} does not fit: {error}.") from None
 
     def _unencodable(self, values: tuple[Any, ...]) -> JobArgumentsError:
@@ -122,7 +122,7 @@ class Job(Generic[P, R]):
             self._arguments = msgspec.msgpack.Decoder(self._arguments_type())
         try:
             return list(self._arguments.decode(data))
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise JobArgumentsError(f"{self.name}: {self._with_names(str(error))}.") from None
 
     def bind(self, instance: object, values: list[Any]) -> Callable[[], Coroutine[Any, Any, R]]:

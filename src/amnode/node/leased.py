@@ -27,6 +27,7 @@ from amnode.errors import (
 from amnode.node.args import CrashReport, WorkArgs
 from amnode.node.jobs import Job
 from amnode.node.policy import crash
+from amnode.node.policy.options import checked_wait
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine, RemoteResult
@@ -59,7 +60,7 @@ class LeasedWorker:
         rpc: RpcClient,
         worker_id: str,
         epoch: int,
-        release: Callable[[LeasedWorker], Awaitable[None]],
+        release: Callable[[LeasedWorker], asyncio.Future[None]],
         why_lost: Callable[[LeasedWorker], Awaitable[CrashReport | None]],
     ) -> None:
         self.id = worker_id
@@ -70,6 +71,7 @@ class LeasedWorker:
         self._turn = asyncio.Lock()
         self._options = CallOptions()
         self._released = False
+        self._over: asyncio.Future[None] | None = None
         self._last: RemoteResult | None = None
         #: Done once it is known, or given up, why the worker was lost.
         self.report: asyncio.Future[CrashReport | None] = (
@@ -93,8 +95,7 @@ class LeasedWorker:
             deadline: seconds that the job may take, from its start; then it is cancelled and
                 the call raises `JobTimeoutError`. None, the default, is no limit.
         """
-        if deadline is not None and not deadline > 0:
-            raise OptionError(f"deadline is {deadline!r}; it must be more than 0 seconds.")
+        checked_wait("deadline", deadline, least=0.001)
         return Calls(self, msgspec.structs.replace(self._options, deadline=deadline))
 
     async def call(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -111,6 +112,7 @@ class LeasedWorker:
             JobCancelled: the job was cancelled at the worker.
             WorkerError: the worker died; says of what, and what its last lines were.
             LeaseLost: the lease is over.
+            DeliveryError: the arguments or the result are over 4 MiB.
         """
         return await self.call_with(self._options, job, args, kwargs)
 
@@ -122,6 +124,10 @@ class LeasedWorker:
         kwargs: dict[str, Any],
     ) -> R:
         """Makes one call; what `call` and `Calls.call` share."""
+        if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                f"{job!r} is no job; pass the job itself, such as Squares.square."
+            )
         work = WorkArgs(
             job=job.name,
             args=job.encode(args, kwargs),
@@ -177,9 +183,10 @@ class LeasedWorker:
 
     async def release(self) -> None:
         """Ends the lease; the worker's hook has run when this returns."""
-        if not self._released:
+        if self._over is None:
             self._released = True
-            await self._release(self)
+            self._over = self._release(self)
+        await asyncio.shield(self._over)
 
 
 class Calls:

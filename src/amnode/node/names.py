@@ -7,6 +7,7 @@ from typing import Final
 #: Extra logging of one kind of actor, where the variable is not empty.
 LOG_SUPERVISOR: Final = "AM_NODE_LOG_SUPERVISOR"
 LOG_CLIENT: Final = "AM_NODE_LOG_CLIENT"
+LOG_WORKER: Final = "AM_NODE_LOG_WORKER"
 
 
 def super_client_id(name: str) -> str:

@@ -25,16 +25,21 @@ def create() -> tuple[str, int]:
 
 
 def remove(path: str) -> None:
-    """Removes a directory that `create` made, with what is in it; it holds no directories."""
-    with os.scandir(path) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # who is ending removes its own
-                os.unlink(entry)
-    os.rmdir(path)
+    """Removes a directory that `create` made, with what is in it, as far as it is there."""
+    with suppress(FileNotFoundError):  # who is ending removes its own, and the last one all
+        with os.scandir(path) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                    os.unlink(entry)
+        with suppress(OSError):  # something that is not ours was put there: it stays
+            os.rmdir(path)
 
 
 def remove_abandoned(path: str, own: str) -> bool:
     """Called by a worker that nobody supervises: removes what nobody else will.
+
+    Any number of workers may call it at the same time: each takes its own files away before
+    it looks, so the last one to look finds none.
 
     Args:
         path: the directory.
@@ -43,19 +48,21 @@ def remove_abandoned(path: str, own: str) -> bool:
     Returns:
         Whether the directory is gone: its supervisor is dead and no other worker lives in it.
     """
+    with suppress(FileNotFoundError):
+        os.unlink(f"{path}/{own}.log")
     try:
         lock = os.open(f"{path}/{_LOCK}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # the supervisor lives, and looks after it
-        return False
-    else:
-        os.unlink(f"{path}/{own}.log")
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if any(name.endswith(".log") for name in os.listdir(path)):
             return False
-        remove(path)
+    except BlockingIOError:  # the supervisor lives, and looks after it
+        return False
+    except FileNotFoundError:
         return True
     finally:
         os.close(lock)
+    remove(path)
+    return True

@@ -13,6 +13,8 @@ Rules:
    the core's data, and nowhere else.
 3. Each worker has one `WorkerLink`, which is closed when the core forgets the worker.
 4. One timer, at the core's next deadline.
+
+Past 800 lines, because every handler of the supervisor's machine stands here, in one sequence.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from amnode.errors import (
+    HeartbeatError,
     OptionError,
     PoolError,
     RpcError,
+    WorkerKillError,
+    WorkerMissingError,
 )
 from amnode.launch.command import CommandLauncher
 from amnode.launch.process import Launcher
@@ -44,8 +49,8 @@ from amnode.node.args import (
     Denied,
     Grant,
     NodeRpcArgs,
-    PayloadArgs,
     ProvideWorkerArgs,
+    SendPayloadArgs,
     ServeClientArgs,
     Wire,
     WorkerCrashed,
@@ -56,7 +61,7 @@ from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_o
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.policy import crash, events
 from amnode.node.policy.core import PoolCore
-from amnode.node.policy.options import SupervisorOptions
+from amnode.node.policy.options import SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
@@ -129,11 +134,11 @@ class Supervisor:
         opts: SupervisorOptions | None = None,
         launcher: Launcher | None = None,
     ) -> None:
-        self.opts = opts or SupervisorOptions()
+        self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or _COMMAND
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
-        self.token = token or secrets.token_bytes(32)
+        self.token = checked_token(token) if token else secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
@@ -158,6 +163,7 @@ class Supervisor:
         )
         self._directory: Path | None = None
         self._lock: int | None = None
+        self._stopping = False
         self._links: dict[str, WorkerLink] = {}
         self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
@@ -189,26 +195,27 @@ class Supervisor:
 
         Raises:
             RpcError: an address cannot be listened on.
-            PoolError: it was stopped before.
+            PoolError: it was started before, or is stopped meanwhile.
         """
         if self.machine.is1(S.Start):
             return
         if self._ended is not None:
-            raise PoolError(f"Supervisor {self.name} was stopped; make a new one.")
+            raise PoolError(f"Supervisor {self.name} was started before; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
         path, self._lock = private_directory.create()
         self._directory = Path(path)
-        self._open_muxes(self._directory)
-        assert self.public_mux is not None and self.local_rpc is not None
+        started = False
         try:
-            await self.local_rpc.start()
-            await self.public_mux.start()
-        except BaseException:
-            await self._close_muxes()
-            self._remove_directory()
-            self._ended = None  # there is nothing to stop
-            raise
-        self.machine.add1(S.Start, NodeRpcArgs(public_addr=self.public_mux.address))
+            public, local = self._open_muxes(self._directory)
+            await local.start()
+            await public.start()
+            address = NodeRpcArgs(public_addr=public.address)
+            started = not self._stopping and bool(self.machine.add1(S.Start, address))
+        finally:
+            if not started:
+                await self._close()
+        if not started:
+            raise PoolError(f"Supervisor {self.name} was stopped while it started.")
 
     async def when_ready(self) -> None:
         """Waits until at least the minimum of workers is ready.
@@ -234,6 +241,7 @@ class Supervisor:
         """
         if self._ended is None:
             return
+        self._stopping = True
         self.machine.remove1(S.Start)
         try:
             await asyncio.shield(self._ended)
@@ -265,6 +273,19 @@ class Supervisor:
     def view(self) -> PoolView:
         """The pool in numbers, with one line on why it is not growing, if it is not."""
         return self._core.view(self._now())
+
+    async def worker(self, worker_id: str) -> WorkerRow:
+        """One worker, by its machine id.
+
+        Raises:
+            WorkerMissingError: there is none of that id, or no more.
+        """
+        for row in await self.workers():
+            if row.id == worker_id:
+                return row
+        raise WorkerMissingError(
+            f"There is no worker {worker_id!r} here (any more).", worker_id=worker_id
+        )
 
     async def workers(self, state: WorkerState | None = None) -> list[WorkerRow]:
         """Lists workers.
@@ -298,7 +319,7 @@ class Supervisor:
             self._heartbeat.cancel()
         self._feed(events.StopRequested())
 
-    def _open_muxes(self, directory: Path) -> None:
+    def _open_muxes(self, directory: Path) -> tuple[Mux, Mux]:
         self.public_mux = Mux(
             self.machine,
             self._public_addr or f"unix:{directory / 'public'}",
@@ -316,22 +337,22 @@ class Supervisor:
             exposure=_LOCAL,
             secret_of=lambda _client, _role: self.token,
         )
-
-    async def _close_muxes(self) -> None:
-        for mux in (self.public_mux, self.local_rpc):
-            if mux is not None:
-                await mux.stop()
+        return self.public_mux, self.local_rpc
 
     async def _close(self) -> None:
         """The pool has ended: closes what is left."""
         if self._timer is not None:
             self._timer.cancel()
-        for link in [*self._links.values()]:  # those that SetWorker refused to forget by then
-            await link.close()
-        await self._close_muxes()
-        self._remove_directory()
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        try:
+            for link in [*self._links.values()]:  # those that SetWorker refused to forget
+                await link.close()
+            for mux in (self.public_mux, self.local_rpc):
+                if mux is not None:
+                    await mux.stop()
+        finally:
+            self._remove_directory()
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
 
     def _remove_directory(self) -> None:
         if self._directory is not None and self._lock is not None:
@@ -566,6 +587,10 @@ class Supervisor:
 
     def _do_kill(self, action: events.Kill) -> None:
         logger.debug("SIGKILL to worker %s: %s.", action.worker_id, action.reason)
+        if action.attempt > 1:
+            lasting = f"Worker {action.worker_id} did not end at SIGKILL; it is tried again."
+            error = WorkerKillError(lasting, worker_id=action.worker_id)
+            self.machine.add_err_state(S.ErrWorker, error)
         self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id))
 
     def KillWorkerState(self, event: Event) -> None:
@@ -657,12 +682,12 @@ class Supervisor:
         self._send(action.client_id, crashed)
 
     def _send(self, client_id: str, data: Wire) -> None:
-        args = PayloadArgs(name=type(data).__name__, data=data, to=client_id)
+        args = SendPayloadArgs(name=type(data).__name__, data=data, to=client_id)
         self.machine.add1(S.ClientSendPayload, args)
 
     def ClientSendPayloadState(self, event: Event) -> None:
         """Sends a payload to one client, if it is still there."""
-        args: PayloadArgs = event.args
+        args: SendPayloadArgs = event.args
         self.machine.remove1(S.ClientSendPayload)
         server = self.public_rpcs.get(args.to)
         if server is not None and server.is_open:
@@ -748,9 +773,14 @@ class Supervisor:
         self.machine.add1(S.Heartbeat)
 
     def HeartbeatState(self, event: Event) -> None:
-        """Has the core look over the pool."""
+        """Has the core look over the pool; where there is extra logging, over itself too."""
         self.machine.remove1(S.Heartbeat)
         self._feed(events.Tick())
+        if self.log_enabled:
+            try:
+                self._core.check()
+            except AssertionError as error:
+                self.machine.add_err_state(S.ErrPool, HeartbeatError(str(error)))
 
     def HealthcheckState(self, event: Event) -> None:
         """Answered by being run."""

@@ -21,6 +21,9 @@ import msgspec
 from amnode.errors import AmnodeError, JobCancelled, JobFailed, JobTimeoutError
 from amnode.node.jobs import Job
 
+#: Characters of a message or a traceback that cross.
+_TEXT_LIMIT = 64 * 1024
+
 
 class Reply(Protocol):
     """Where the answer of a call goes."""
@@ -75,6 +78,7 @@ class Work:
         self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
+        self._stopping = False
         self._over = False
         reply.on_cancel(self.cancel)
 
@@ -97,14 +101,19 @@ class Work:
         """Runs the job to its end and answers."""
         try:
             value = await self._call()
-            data = msgspec.Raw(self.job.encode_result(value))
         except asyncio.CancelledError:
             self._end(self._why_cancelled())
             raise
-        except AmnodeError as error:
-            self._end(error)
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise  # it ends the process, which is the answer
+        except BaseException as error:
+            # Whatever it is, it is the job's: an error of this package must not pass for ours.
             self._end(_failed(self.job.name, error))
+            return
+        try:
+            data = msgspec.Raw(self.job.encode_result(value))
+        except JobFailed as error:
+            self._end(error)
         else:
             self._end(None, data)
 
@@ -113,7 +122,10 @@ class Work:
         self._stop(task)
 
     def _stop(self, task: asyncio.Task[None]) -> None:
-        """Rule 3. Asking again changes nothing but the answer."""
+        """Rule 3. Asking again changes nothing: a second cancel would cut its clean-up."""
+        if self._stopping:
+            return
+        self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._on_stuck)
@@ -148,10 +160,24 @@ class Work:
             self._reply.fail(error)
 
 
-def _failed(name: str, error: Exception) -> JobFailed:
-    lines = traceback.format_exception(error)
+def _failed(name: str, error: BaseException) -> JobFailed:
+    """What a job raised, as data that crosses whatever it is."""
+    kind = type(error).__name__
+    try:
+        said = str(error)
+        trace = "".join(traceback.format_exception(error))
+    except Exception as broken:  # an exception that cannot even be shown
+        said = trace = f"(its text could not be made: {type(broken).__name__})"
     return JobFailed(
-        f"Job {name} raised {type(error).__name__}: {error}",
-        error_type=type(error).__name__,
-        traceback="".join(lines),
+        f"Job {name} raised {kind}: {_sendable(said)}",
+        error_type=_sendable(kind),
+        traceback=_sendable(trace),
     )
+
+
+def _sendable(text: str) -> str:
+    """The text without what UTF-8 cannot say, and not longer than a frame can take."""
+    if len(text) > _TEXT_LIMIT:
+        half = _TEXT_LIMIT // 2
+        text = f"{text[:half]}\n... cut ...\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode()

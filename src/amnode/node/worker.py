@@ -19,18 +19,22 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import msgspec
 
 from amnode.errors import (
     AmnodeError,
     JobCancelled,
+    JobError,
     JobTimeoutError,
     JobUnknownError,
     LeaseLost,
@@ -39,16 +43,16 @@ from amnode.errors import (
     RefusedError,
 )
 from amnode.launch.entry import take_boot
-from amnode.machine.machine import Machine
+from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node import private_directory
 from amnode.node.args import (
     NodeRpcArgs,
-    PayloadArgs,
     ReleasingArgs,
     RetireArgs,
+    SendPayloadArgs,
     ServeClientArgs,
     StartArgs,
     WorkArgs,
@@ -57,10 +61,11 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
-from amnode.node.names import handshake_id
+from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions
 from amnode.node.states import BootstrapStates, WorkerStates
+from amnode.node.transition_log import TransitionLog
 from amnode.node.work import Work
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
@@ -73,6 +78,12 @@ logger = logging.getLogger("amnode.node")
 #: Exit codes of a worker's process, beside 0: nobody supervises it; a job is stuck.
 EXIT_ORPHAN = 70
 EXIT_STUCK = 71
+
+#: What a class may define again, beside its handlers.
+_TO_EXTEND = ("kind", "schema", "exposure", "on_release")
+
+#: What a kind may be called.
+_KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 
 S = WorkerStates
 
@@ -91,10 +102,8 @@ class Worker:
         names: an order of the states other than the schema's.
         opts: see `WorkerOptions`.
 
-    Attributes:
-        machine: the worker's states.
-        lease: who is served, since when, and in which epoch.
-        name: of the worker; set when it is started.
+    A class may define handlers for its own states, and extend those that are here if it calls
+    the inherited one too.
     """
 
     kind: ClassVar[str] = ""
@@ -109,10 +118,10 @@ class Worker:
         opts: WorkerOptions | None = None,
     ) -> None:
         self.opts = opts or WorkerOptions()
-        self.machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
-        self.machine.bind(self)
-        self.name = ""
-        self.lease = WorkerLease()
+        self._machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
+        self._machine.bind(self)
+        self._name = ""
+        self._lease = WorkerLease()
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
         self._kind = kind or kind_of(type(self))
@@ -127,6 +136,35 @@ class Worker:
         self._exit_code = 0
         self._directory = ""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses a name that would silently replace something that a worker needs."""
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name in _TO_EXTEND or name.startswith("__") or name[0].isupper():
+                continue
+            if hasattr(Worker, name):
+                raise OptionError(
+                    f"{cls.__qualname__}.{name} would replace what every worker has under this "
+                    "name; choose another."
+                )
+        if not inspect.iscoroutinefunction(cls.on_release):
+            raise OptionError(f"{cls.__qualname__}.on_release must be an `async def` method.")
+
+    @property
+    def machine(self) -> Machine:
+        """The worker's states."""
+        return self._machine
+
+    @property
+    def name(self) -> str:
+        """Of the worker; "" until it is started."""
+        return self._name
+
+    @property
+    def lease(self) -> WorkerLease:
+        """Who is served, since when, and in which epoch."""
+        return self._lease
+
     async def on_release(self) -> None:
         """Called when a lease that was used has ended: clear what the client left.
 
@@ -138,7 +176,7 @@ class Worker:
 
     def start(self, boot: WorkerBoot) -> Result:
         """Starts the worker: opens its servers and calls its bootstrap back."""
-        self.name = boot.name
+        self._name = boot.name
         self.machine.id = f"nw-{boot.name}"
         self._directory = boot.directory
         self._born = self._now()
@@ -231,13 +269,20 @@ class Worker:
         try:
             await self.local_rpc.start()
             machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
-            await self.public_rpc.start()
+            await self._open_public(self.public_rpc)
             machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_rpc.address))
             await self._call_back(boot)
         except AmnodeError as error:
             # Without its servers or its bootstrap nobody can ever find this worker.
             machine.add_err_state(S.ErrSupervisor, error)
             self._end_unsupervised(f"it cannot be supervised: {error}")
+
+    async def _open_public(self, mux: Mux) -> None:
+        try:
+            await mux.start()
+        except AmnodeError as error:
+            self.machine.add_err_state(S.ErrClient, error)
+            raise
 
     async def _call_back(self, boot: WorkerBoot) -> None:
         await self.machine.when1(S.RpcReady)
@@ -295,6 +340,13 @@ class Worker:
         """Answered by being run: the loop that dispatches jobs is alive."""
         self.machine.remove1(S.Healthcheck)
 
+    def ExceptionState(self, event: Event) -> None:
+        """Whatever went wrong in the worker is in its output, which a report shows."""
+        args = event.args
+        if isinstance(args, ErrorArgs) and not isinstance(args.error, JobError):
+            where = f" in {args.handler.name}" if args.handler is not None else ""
+            logger.error("Worker %s: an error%s.", self.name, where, exc_info=args.error)
+
     def ErrNetworkState(self, event: Event) -> None:
         """A connection that broke is over; nothing else is wrong with the worker."""
         self.machine.remove((S.ErrNetwork, "Exception"))
@@ -333,7 +385,9 @@ class Worker:
         self._end_unsupervised("no supervisor came for it")
 
     def _tell(self) -> None:
-        self.machine.add1(S.SuperSendPayload, PayloadArgs(name="WorkerInfo", data=self.info()))
+        self.machine.add1(
+            S.SuperSendPayload, SendPayloadArgs(name="WorkerInfo", data=self.info())
+        )
 
     def SuperSendPayloadState(self, event: Event) -> None:
         """Sends a payload to the supervisor, where there is one."""
@@ -345,7 +399,7 @@ class Worker:
         self.machine.remove1(S.ClientSendPayload)
         self._send(self.public_rpc, event.args)
 
-    def _send(self, mux: Mux | None, args: PayloadArgs) -> None:
+    def _send(self, mux: Mux | None, args: SendPayloadArgs) -> None:
         for server in [*mux.servers.values()] if mux is not None else []:
             server.send_payload(args.name, args.data)
 
@@ -454,30 +508,39 @@ class Worker:
 
     async def _release(self, deferred: Deferred | None) -> None:
         """Rule 4."""
-        if self._work is not None:
-            await self._end_work()
-        await self._run_hook()
-        if deferred is not None:
-            deferred.answer()
-        if self.public_rpc is not None:
-            reason = self.lease.end or End.RELEASED
-            for server in [*self.public_rpc.servers.values()]:
-                server.close(reason.value)
-        self.machine.remove1(S.Leased)
+        try:
+            if self._work is not None:
+                await self._end_work()
+            await self._run_hook()
+            if deferred is not None:
+                deferred.answer()
+            if self.public_rpc is not None:
+                reason = self.lease.end or End.RELEASED
+                for server in [*self.public_rpc.servers.values()]:
+                    server.close(reason.value)
+        finally:
+            self.machine.remove1(S.Leased)
 
     async def _run_hook(self) -> None:
         self._clean = self.lease.clean
         if not self.lease.taken or type(self).on_release is Worker.on_release:
             return
+        self._clean = False
+        loop = asyncio.get_running_loop()
+        # One that does not even end when it is cancelled costs its worker, as a job does.
+        timer = loop.call_later(2 * self.opts.release_timeout, self._stuck)
         try:
             async with asyncio.timeout(self.opts.release_timeout):
                 await self.on_release()
-        except Exception as error:
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             logger.exception("on_release of worker %s failed; it will be replaced.", self.name)
-            self._clean = False
             self.machine.add_err(error)
         else:
             self._clean = True
+        finally:
+            timer.cancel()
 
     async def _end_work(self) -> None:
         """Rule 3: waits until the job has ended; one that will not costs its worker."""
@@ -489,8 +552,8 @@ class Worker:
             await asyncio.wait({work.task})
 
     def _stuck(self) -> None:
-        name = self._work.job.name if self._work is not None else "?"
-        self._exit(EXIT_STUCK, f"job {name} did not stop when it was cancelled")
+        what = f"job {self._work.job.name}" if self._work is not None else "on_release"
+        self._exit(EXIT_STUCK, f"{what} did not stop when it was cancelled")
 
     # -- work --------------------------------------------------------------------------------
 
@@ -599,14 +662,17 @@ class Worker:
 
     def _exit(self, code: int, reason: str) -> None:
         """Ends the process at once, whatever is going on in it."""
-        self._last_words(reason)
-        sys.stdout.flush()
-        os._exit(code)
+        try:
+            self._last_words(reason)
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
-        sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
+            sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
+            sys.stderr.flush()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -628,16 +694,21 @@ def kind_of(cls: type[Worker]) -> str:
     return cls.kind or cls.__name__
 
 
-def kind_and_schema(
-    kind: str | type[Worker], schema: Schema | type[States] | None
-) -> tuple[str, Schema]:
+def kind_and_schema(kind: object, schema: Schema | type[States] | None) -> tuple[str, Schema]:
     """Both of them, whichever way they are given.
 
     Raises:
-        OptionError: a kind as text needs its schema.
+        OptionError: the kind is no Worker class and no name, or a name without its schema.
     """
+    if isinstance(kind, type) and issubclass(kind, Worker):
+        kind, schema = kind_of(kind), kind.schema
     if not isinstance(kind, str):
-        return kind_of(kind), kind.schema.schema()
+        raise OptionError(f"{kind!r} is no kind of worker; pass a Worker class, or its name.")
+    if not _KIND.fullmatch(kind):
+        raise OptionError(
+            f"Kind {kind!r} cannot be used: it names files, so it must be 1 to 64 letters, "
+            "digits, dots, dashes and underscores, and not begin with a dot."
+        )
     if schema is None:
         raise OptionError(f"Pass the schema of kind {kind!r}, or the Worker class instead.")
     return kind, schema if isinstance(schema, Schema) else schema.schema()
@@ -678,6 +749,9 @@ async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
     worker = cls()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop, "SIGTERM")
+    if os.environ.get(LOG_WORKER):
+        logging.basicConfig(level=logging.INFO)
+        worker.machine.trace(TransitionLog(logger))
     return await worker.run(boot)
 
 

@@ -47,7 +47,6 @@ from amnode.rpc.protocol.session import (
     Resynced,
 )
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
-from amnode.rpc.server import encode
 from amnode.rpc.states import ClientStates
 from amnode.rpc.transport import LOCAL, Connection, Transport
 
@@ -355,7 +354,7 @@ class _Link:
             result = RemoteResult(self, 0)
             result.settle(Outcome.ERROR, NIL, self._over)
             return result
-        raw = NIL if args is None else encode(args, "The arguments")
+        raw = NIL if args is None else wire.encode(args, "The arguments")
         seq = self._session.mutate(type_, states, raw)
         result = self._results[seq] = RemoteResult(self, seq)
         if self._connection is not None:

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. At most `pending_limit` connections have not shaken hands; a newer one is turned away.
+1. At most `pending_limit` connections have not shaken hands; for a newer one, the oldest is
+   turned away.
 2. A client id has one server. A second connection of it is refused with a reason, or, with
    `replace`, ends the first one.
 3. `admit` is asked after the client has proved itself, and last: a client that it admits is
@@ -18,17 +19,16 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from types import MappingProxyType
 
-from amnode.errors import AmnodeError, RefusedError
+from amnode.errors import RefusedError
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.transition import Event, Transition
 from amnode.rpc.exposure import Exposure, Gate
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.handshake import SecretOf, check_identity
 from amnode.rpc.protocol.sync import mixes
 from amnode.rpc.server import RpcServer
 from amnode.rpc.states import MuxStates
-from amnode.rpc.transport import LOCAL, Connection, Handler, Listener, Transport
+from amnode.rpc.transport import LOCAL, Handler, Listener, Transport
 
 #: Fresh bytes from the system.
 Entropy = Callable[[int], bytes]
@@ -173,9 +173,7 @@ class Mux:
 
     def _accept(self) -> Handler:
         if len(self._pending) >= self._options.pending_limit:  # rule 1
-            return self._turn_away(
-                f"{len(self._pending)} connections are waiting for their handshake; try again."
-            )
+            self._turn_away(next(iter(self._pending)))
         self._count += 1
         server = RpcServer(
             self._source,
@@ -194,10 +192,14 @@ class Mux:
         self.machine.add1("ClientConnected")
         return server
 
-    def _turn_away(self, reason: str) -> Handler:
-        error = RefusedError(reason)
+    def _turn_away(self, oldest: RpcServer) -> None:
+        """Makes room: an honest client is through before it is the oldest."""
+        waiting = len(self._pending)
+        error = RefusedError(
+            f"{waiting} connections were waiting for their handshake; try again."
+        )
         self.machine.add1("NewServerErr", ErrorArgs(error))
-        return _TurnedAway(error)
+        oldest.refuse(error)
 
     # -- what servers tell (see `Host`) ----------------------------------------------------
 
@@ -277,25 +279,3 @@ class _SourceTracer:
         moved = [(index, ticks[index]) for index in transition.changed]
         for server in self._servers:
             server.moved(moved)
-
-
-class _TurnedAway:
-    """The handler of a connection that gets an error and nothing else."""
-
-    def __init__(self, error: AmnodeError) -> None:
-        self._frame = wire.to_frame(wire.Failure(wire.error_to_wire(error)))
-
-    def connected(self, connection: Connection) -> None:
-        """See `Handler`."""
-        connection.close()
-
-    def received(self, data: bytes) -> None:
-        """See `Handler`."""
-
-    def outgoing(self) -> bytes:
-        """See `Handler`."""
-        frame, self._frame = self._frame, b""
-        return frame
-
-    def lost(self, error: Exception | None) -> None:
-        """See `Handler`."""

@@ -24,7 +24,7 @@ class RpcOptions(msgspec.Struct, frozen=True):
         handshake_timeout: seconds from the connection to the end of the handshake, at either
             end. Default 5, more than 0: half-open connections cost memory, so they end.
         pending_limit: connections of one listener that have not shaken hands yet. Default 64,
-            at least 1: past it the newest one is closed, so that strangers cost bounded memory.
+            at least 1: past it the oldest one is closed, so that strangers cost bounded memory.
         handshake_frame_limit: bytes of a frame from a peer that has not proved itself. Default
             and least value 4096: a handshake needs no more.
         frame_limit: bytes of any other frame. Default 4 MiB, at least `handshake_frame_limit`:

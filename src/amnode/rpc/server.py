@@ -152,7 +152,7 @@ class Deferred:
         if self.done:
             return
         try:
-            raw = encode(value, "The answer")
+            raw = wire.encode(value, "The answer")
         except DeliveryError as error:
             self.fail(error)
             raise
@@ -286,7 +286,7 @@ class RpcServer:
             ConnectionLost: there is no client any more.
         """
         try:
-            self._session.send_payload(name, encode(data, f"Payload {name!r}"))
+            self._session.send_payload(name, wire.encode(data, f"Payload {name!r}"))
         except DeliveryError as error:
             self.machine.add_err_state("ErrSendPayload", error)
             raise
@@ -302,6 +302,11 @@ class RpcServer:
         """Cuts the connection; what was not written is dropped."""
         if self._connection is not None:
             self._connection.abort()
+
+    def refuse(self, error: AmnodeError) -> None:
+        """Ends the connection with an error, which the client is told."""
+        self._session.fail(error)
+        self._finish(str(error))
 
     # -- the connection's handler ----------------------------------------------------------
 
@@ -445,8 +450,7 @@ class RpcServer:
         seconds = self._options.handshake_timeout
         error = RpcTimeoutError(f"The handshake was not done within {seconds} s.")
         self.machine.add_err_state("ErrNetworkTimeout", error)
-        self._session.fail(error)
-        self._finish(str(error))
+        self.refuse(error)
 
     def _broke(self, error: Exception) -> None:
         """A fault on this side: recorded here, hidden from the peer."""
@@ -474,20 +478,6 @@ class RpcServer:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-def encode(value: object, what: str) -> msgspec.Raw:
-    """A value as msgpack, for the wire.
-
-    Raises:
-        DeliveryError: it cannot be encoded; the message says what and why.
-    """
-    if isinstance(value, msgspec.Raw):
-        return value
-    try:
-        return wire.to_raw(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DeliveryError(f"{what} cannot be encoded: {error}.") from error
 
 
 def _because(error: Exception | None) -> str:

@@ -211,6 +211,23 @@ def test_a_crash_loop_opens_the_breaker_which_says_why() -> None:
     assert not driver.core.view(1.0).broken
 
 
+@pytest.mark.parametrize("settle", [0.0, 5.0])
+def test_one_that_is_ready_and_never_tells_of_itself_is_a_failed_start(settle: float) -> None:
+    driver = Driver(restart_intensity=2, restart_period=100.0, restart_settle=settle)
+    driver.feed(ev.Tick())
+    for n in (1, 2):
+        worker = f"w{n}"
+        driver.feed(ev.Started(worker, n), ev.CalledBack(worker, "x"))
+        driver.feed(ev.Connected(worker), ev.ReadyChanged(worker, True))
+        assert not driver.core.view(driver.now).pool_ready
+        driver.wait(5.0)
+        assert driver.one(ev.Kill).worker_id == worker
+        driver.feed(ev.Exited(worker, Facts(n, signal="SIGKILL")))
+        assert driver.one(ev.Forget).failed_start
+    assert driver.none(ev.Spawn)
+    assert driver.core.view(driver.now).broken
+
+
 def test_restarts_within_the_period_are_bounded_without_a_breaker() -> None:
     driver = Driver(PoolSize(1, 9, 0, 9), restart_intensity=2, restart_period=3.0)
     driver.feed(ev.Tick())

@@ -183,3 +183,24 @@ def test_plain_values_come_through(value: Any) -> None:
 def test_whatever_comes_there_is_one_kind_of_error(data: bytes) -> None:
     with suppress(JobArgumentsError):
         Base.moved.decode(msgspec.Raw(data))
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_what_is_nested_too_deep_is_an_error_at_either_end() -> None:
+    assert sent(Base.echo, nested(50)) == [nested(50)]
+    with pytest.raises(JobArgumentsError, match="echo"):
+        sent(Base.echo, nested(2000))
+    with pytest.raises(JobFailed, match="echo"):
+        Base.echo.decode_result(msgspec.Raw(Base.echo.encode_result(nested(2000))))
+    # Deeper than any encoder here makes it, and cut off.
+    for wire in (b"\x91" * 100_000 + b"\xc0", b"\x91" * 5_000):
+        with pytest.raises(JobArgumentsError, match="echo"):
+            Base.echo.decode(msgspec.Raw(wire))
+        with pytest.raises(JobFailed, match="echo"):
+            Base.echo.decode_result(msgspec.Raw(wire))

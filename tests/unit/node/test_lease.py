@@ -282,7 +282,6 @@ def test_a_request_becomes_a_lease() -> None:
     leases.ask("r1", 9.0)
     assert leases.is_asking and not leases.may_leave
     assert leases.pending(4.0) == [("r1", 5.0)] and leases.pending(9.0) == []
-    assert leases.next_deadline() == 9.0
     assert leases.granted("r1", "w", 5)
     assert not leases.is_asking and not leases.may_leave
     assert leases.connected("w", 5)
@@ -323,6 +322,3 @@ def test_requests_end_at_their_deadline_or_by_a_denial() -> None:
     leases.ask("r1", 1.0)
     leases.ask("r2", 2.0)
     assert leases.denied("r2") and not leases.denied("r2")
-    assert leases.expire(0.5) == []
-    assert leases.expire(1.0) == ["r1"]
-    assert leases.next_deadline() is None

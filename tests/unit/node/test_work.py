@@ -9,8 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from amnode import AmnodeError, JobCancelled, JobFailed, JobTimeoutError, LeaseLost, job
+from amnode import (
+    AmnodeError,
+    ConnectionLost,
+    JobCancelled,
+    JobFailed,
+    JobTimeoutError,
+    LeaseLost,
+    RefusedError,
+    WorkerError,
+    job,
+)
 from amnode.node.work import Work
+from amnode.rpc.options import RpcOptions
 
 
 class Jobs:
@@ -99,13 +110,85 @@ async def test_what_it_raises() -> None:
     assert "raise KeyError" in error.traceback
 
 
-async def test_an_error_of_this_package_goes_as_it_is() -> None:
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class OwnExit(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        GeneratorExit(),
+        BaseExceptionGroup("both", [KeyboardInterrupt()]),
+        OwnExit("out"),
+        MuteError(),
+        ValueError("half of a pair: \udc80"),
+        ValueError("x" * 5_000_000),
+        StopAsyncIteration(),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+async def test_whatever_it_raises_is_answered_and_can_be_sent(raised: BaseException) -> None:
     async def body() -> None:
-        raise LeaseLost("mine")
+        raise raised
 
     started = Started(body)
     await started.start()
-    started.only(LeaseLost)
+    error = started.only(JobFailed)
+    assert isinstance(error, JobFailed)
+    assert error.error_type == type(raised).__name__
+    sent = msgspec.msgpack.encode(error.to_data())  # what is no UTF-8 fails here
+    assert len(sent) < RpcOptions().frame_limit // 2
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [LeaseLost("mine"), ConnectionLost("mine"), WorkerError("mine"), RefusedError("mine")],
+    ids=lambda raised: type(raised).__name__,
+)
+async def test_an_error_of_this_package_out_of_a_job_is_the_jobs(raised: AmnodeError) -> None:
+    async def body() -> None:
+        raise raised
+
+    started = Started(body)
+    await started.start()
+    error = started.only(JobFailed)
+    assert isinstance(error, JobFailed)
+    assert error.error_type == type(raised).__name__
+    assert "mine" in str(error)
+
+
+async def test_a_second_cancel_does_not_cut_its_clean_up() -> None:
+    begun, tidying, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    async def body() -> None:
+        begun.set()
+        try:
+            await forever()
+        finally:
+            tidying.set()
+            await may_end.wait()
+            done.append("tidied up")
+
+    started = Started(body)
+    task = started.start()
+    await begun.wait()
+    started.work.cancel()
+    await tidying.wait()
+    started.work.cancel()
+    started.work.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started.only(JobCancelled)
+    assert done == ["tidied up"]
 
 
 async def test_a_timeout_of_its_own_is_no_deadline() -> None:

@@ -175,7 +175,8 @@ class PoolCore:
         expected = doom.expected or self._stopping or agreed
         at = member.ready_at
         settled = at is not None and self._now - at > self.options.restart_settle
-        self._forget(member, report, failed=not expected and not settled, why=report.message)
+        failed = not expected and (member.start_failed or not settled)
+        self._forget(member, report, failed=failed, why=report.message)
 
     def _forget(
         self, member: Member, report: CrashReport | None, *, failed: bool, why: str
@@ -224,6 +225,9 @@ class PoolCore:
             self._has_started(member)
 
     def _has_started(self, member: Member) -> None:
+        member.ready_at = self._now
+        self.restart.ready(member.worker_id)
+        self._set(Due.SETTLED, member.worker_id, self.options.restart_settle)
         self._clear(member, Due.STEP)
         self._set(Due.CHECK, member.worker_id, self.options.worker_check_interval)
 
@@ -304,10 +308,6 @@ class PoolCore:
         if member is None or not member.linked:
             return
         member.ready = event.ready
-        if event.ready and member.ready_at is None:
-            member.ready_at = self._now
-            self.restart.ready(member.worker_id)
-            self._set(Due.SETTLED, member.worker_id, self.options.restart_settle)
         if event.ready:
             self._clear(member, Due.UNREADY)
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from amnode.errors import Cause, Outcome, WorkerError
+from amnode.errors import Cause, Outcome, WorkerError, WorkerHealthError
 from amnode.node.args import CrashReport
 
 _LONGEST_LINE = 200
@@ -95,7 +95,8 @@ def error(
             outcome=outcome,
             worker_id=worker_id,
         )
-    return WorkerError(
+    kind = WorkerHealthError if report.cause == Cause.HANG else WorkerError
+    return kind(
         report.message,
         cause=Cause(report.cause),
         outcome=outcome,

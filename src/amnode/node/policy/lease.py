@@ -389,17 +389,6 @@ class ClientLeases:
         """The supervisor said no; whether that was still awaited."""
         return self._pending.pop(request_id, None) is not None
 
-    def expire(self, now: float) -> list[str]:
-        """Take out the requests whose time is over."""
-        over = [rid for rid, at in self._pending.items() if at <= now]
-        for rid in over:
-            del self._pending[rid]
-        return over
-
-    def next_deadline(self) -> float | None:
-        """When `expire` has to be asked next, or None."""
-        return min(self._pending.values(), default=None)
-
     def granted(self, request_id: str, worker_id: str, epoch: int) -> bool:
         """A grant came; False when nobody wants it: return it."""
         deadline = self._pending.pop(request_id, None)

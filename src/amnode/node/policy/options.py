@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Annotated, get_type_hints
+from typing import Annotated, TypeVar, get_type_hints
 
 import msgspec
 
 from amnode.errors import OptionError
+
+Opts = TypeVar("Opts", bound=msgspec.Struct)
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,46 @@ def table(options: type[msgspec.Struct]) -> tuple[Option, ...]:
             if isinstance(bounds, Bounds):
                 rows.append(Option(declared.name, declared.default, bounds))
     return tuple(rows)
+
+
+def checked(options: Opts | None, kind: type[Opts]) -> Opts:
+    """The options that were given, or the defaults.
+
+    Raises:
+        OptionError: something else was given.
+    """
+    if options is None:
+        return kind()
+    if not isinstance(options, kind):
+        raise OptionError(f"opts is {options!r}; it must be {kind.__name__}(...).")
+    return options
+
+
+def checked_token(token: bytes) -> bytes:
+    """The token that was given.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not isinstance(token, bytes) or not token:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(
+            f"A token is bytes, such as `supervisor.token`; this one is {type(token).__name__}"
+            f"{'' if token else ' and empty'}."
+        )
+    return token
+
+
+def checked_wait(name: str, wait: float | None, *, least: float) -> float | None:
+    """A time that was given for one call, in seconds; None is the default of its option.
+
+    Raises:
+        OptionError: it is no time, or too short.
+    """
+    if wait is not None and not _fits(wait, Bounds(unit="s", least=least, why="")):
+        raise OptionError(
+            f"{name} is {wait!r}; it must be a number of seconds, at least {least:g}."
+        )
+    return wait
 
 
 def _verify(options: msgspec.Struct) -> None:

@@ -85,7 +85,7 @@ class Member(msgspec.Struct, eq=False):
         linked: there is a connection to it.
         connecting: one is being made.
         ready: its Ready, while linked.
-        ready_at: when it was ready first.
+        ready_at: when it had started: connected, ready, and heard of.
         info: its own last word on this connection.
         tick: of its Leased, as far as known.
         held: whom it serves.
@@ -156,11 +156,6 @@ class Member(msgspec.Struct, eq=False):
             and not self.blemished
             and self.doom is None
         )
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it counts towards the size that the pool should have."""
-        return self.condition in LIVE
 
 
 class _Marks(msgspec.Struct):

@@ -50,7 +50,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from amnode.errors import AmnodeError, ErrorData, ProtocolError, from_data
+from amnode.errors import AmnodeError, DeliveryError, ErrorData, ProtocolError, from_data
 
 #: The version of the protocol; covered by the proofs of the handshake.
 VERSION: Final = 1
@@ -306,6 +306,20 @@ def to_raw(value: object) -> msgspec.Raw:
         TypeError, ValueError, OverflowError, RecursionError: it cannot be encoded.
     """
     return NIL if value is None else msgspec.Raw(_encoder.encode(value))
+
+
+def encode(value: object, what: str) -> msgspec.Raw:
+    """A value as msgpack, for the wire.
+
+    Raises:
+        DeliveryError: it cannot be encoded; the message says what and why.
+    """
+    if isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return to_raw(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DeliveryError(f"{what} cannot be encoded: {error}.") from error
 
 
 def error_to_raw(error: AmnodeError) -> msgspec.Raw:

@@ -1,0 +1,71 @@
+"""What a checker knows of a call: its arguments and its result. Read by pyright, never run."""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import msgspec
+
+from amnode import Client, Supervisor, Worker, job
+
+
+class Point(msgspec.Struct):
+    """An argument with a shape."""
+
+    x: int
+
+
+class Squares(Worker):
+    """Jobs of several shapes."""
+
+    @job
+    async def square(self, n: int) -> int:
+        return n * n
+
+    @job
+    async def move(self, point: Point, *, by: float = 1.0) -> Point:
+        return Point(point.x + round(by))
+
+    @job
+    async def names(self) -> dict[str, list[bytes]]:
+        return {}
+
+    @job
+    async def forget(self) -> None: ...
+
+    async def on_release(self) -> None:
+        assert_type(await self.square(7), int)
+
+
+async def results() -> None:
+    """A call has the type that its job returns."""
+    async with (
+        Supervisor(Squares) as pool,
+        Client("me", Squares, addrs=[pool.address], token=pool.token) as client,
+        client.lease(timeout=1.0) as worker,
+    ):
+        assert_type(await worker.call(Squares.square, 7), int)
+        assert_type(await worker.call(Squares.move, Point(1), by=2.5), Point)
+        assert_type(await worker.call(Squares.names), dict[str, list[bytes]])
+        assert_type(await worker.call(Squares.forget), None)
+
+        calls = worker.options(deadline=2.0)
+        assert_type(await calls.call(Squares.square, n=7), int)
+        assert_type(await calls.call(Squares.move, point=Point(1)), Point)
+        assert_type(await calls.call(Squares.names), dict[str, list[bytes]])
+        assert_type(await worker.options().call(Squares.forget), None)
+
+
+async def arguments(client: Client) -> None:
+    """What does not fit is an error: an ignore without one is an error itself."""
+    async with client.lease() as worker:
+        await worker.call(Squares.square, "7")  # pyright: ignore[reportArgumentType]
+        await worker.call(Squares.square)  # pyright: ignore[reportCallIssue]
+        await worker.call(Squares.move, Point(1), 2.5)  # pyright: ignore[reportCallIssue]
+        await worker.call(Squares.move, Point(1), to=2)  # pyright: ignore[reportCallIssue]
+        await worker.call("square", 7)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        calls = worker.options(deadline=2.0)
+        await calls.call(Squares.square, "7")  # pyright: ignore[reportArgumentType]
+        await calls.call(Squares.square, 1, 2)  # pyright: ignore[reportCallIssue]
