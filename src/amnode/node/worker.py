@@ -63,7 +63,7 @@ from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.policy.lease import End, WorkerLease
-from amnode.node.policy.options import LeaseTerms, WorkerOptions
+from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.states import BootstrapStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.work import Work
@@ -117,7 +117,7 @@ class Worker:
         *,
         opts: WorkerOptions | None = None,
     ) -> None:
-        self.opts = opts or WorkerOptions()
+        self.opts = checked(opts, WorkerOptions)
         self._machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
         self._machine.bind(self)
         self._name = ""
