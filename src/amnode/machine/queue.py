@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -112,7 +112,10 @@ class Mutation:
         prepended: put in front of the queue; does not count in its tick.
         quiet: no automatic states are tried after it.
         result: set when it is queued.
+        is_check: whether somebody only asks what would be.
     """
+
+    is_check: ClassVar[bool] = False
 
     __slots__ = ("args", "call", "cause", "origin", "prepended", "quiet", "result")
 
@@ -143,6 +146,14 @@ class Mutation:
 
     def __repr__(self) -> str:
         return f"<Mutation {self.type.name.lower()} {self.called}>"
+
+
+class Check(Mutation):
+    """A request that is negotiated, and changes nothing."""
+
+    is_check: ClassVar[bool] = True
+
+    __slots__ = ()
 
 
 class MutationQueue:

@@ -58,12 +58,28 @@ class Event:
         return self.transition.mutation
 
     @property
+    def is_check(self) -> bool:
+        """Whether somebody only asks what would be: `can_add` or `can_remove`."""
+        return self.transition.mutation.is_check
+
+    @property
     def args(self) -> Any:
         """The arguments of the mutation, or None."""
         return self.transition.mutation.args
 
     def __repr__(self) -> str:
         return f"<Event {self.name} of {self.machine.id}>"
+
+
+def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+    """Runs one handler, with the event as the cause of what it does."""
+    token = CAUSE.set(event)
+    try:
+        if bound.is_method:
+            return bound.function(owners[bound.binding], event)
+        return bound.function(event)
+    finally:
+        CAUSE.reset(token)
 
 
 class Transition:
@@ -80,6 +96,9 @@ class Transition:
     """
 
     __slots__ = ("accepted", "changed", "error", "machine", "mutation", "plan", "started")
+
+    #: Runs one handler; see `ObservedTransition`.
+    call = staticmethod(_call)
 
     def __init__(self, machine: Machine, mutation: Mutation, plan: Plan) -> None:
         self.machine = machine
@@ -143,6 +162,13 @@ class Transition:
             if undone:
                 on_change(self._undo(planner, clock, undone))
 
+    def check(self, planner: Planner, clock: Clock, owners: Sequence[object]) -> bool:
+        """Steps 7 and 8 alone: whether nobody would refuse."""
+        if self.accepted:
+            steps = planner.steps(self.mutation.call, self.plan, clock)
+            self._negotiate(planner, clock, owners, steps)
+        return self.accepted
+
     # -- step 8 --------------------------------------------------------------------------
 
     def _negotiate(
@@ -174,7 +200,7 @@ class Transition:
         event = Event(step.name, self)
         for bound in step.handlers:
             try:
-                answer = _call(owners, bound, event)
+                answer = self.call(owners, bound, event)
                 if answer is not None and isinstance(answer, Coroutine):
                     answer.close()
                     raise BindingError(f"Handler {step.name} decides, so it must not be async.")
@@ -211,7 +237,7 @@ class Transition:
             event = Event(step.name, self)
             for bound in step.handlers:
                 try:
-                    returned = _call(owners, bound, event)
+                    returned = self.call(owners, bound, event)
                 except BaseException as error:
                     self.error = (event, error)
                     self.accepted = False
@@ -235,15 +261,31 @@ class Transition:
         return ending
 
 
-def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
-    """Runs one handler, with the event as the cause of what it does."""
-    token = CAUSE.set(event)
-    try:
-        if bound.is_method:
-            return bound.function(owners[bound.binding], event)
-        return bound.function(event)
-    finally:
-        CAUSE.reset(token)
+class ObservedTransition(Transition):
+    """One of which a tracer wants to know each handler."""
+
+    __slots__ = ("tell",)
+
+    def __init__(
+        self, machine: Machine, mutation: Mutation, plan: Plan, tell: Callable[..., None]
+    ) -> None:
+        super().__init__(machine, mutation, plan)
+        self.tell = tell
+
+    @staticmethod
+    def call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+        """Runs one handler between two calls of the tracers."""
+        tell = cast("ObservedTransition", event.transition).tell
+        tell("handler_start", event)
+        answer: object = None
+        try:
+            answer = _call(owners, bound, event)
+            return answer
+        except BaseException as error:
+            answer = error
+            raise
+        finally:
+            tell("handler_end", event, answer)
 
 
 def _not_completed(steps: Steps, raised: Step) -> tuple[int, ...]:

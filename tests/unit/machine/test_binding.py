@@ -38,7 +38,7 @@ def test_methods_are_found_by_name() -> None:
     ]
     assert table.methods
     assert sorted(table.pairs) == [(0, 0), (0, 1)]
-    assert repr(Binding(table, None)).startswith("<Binding of AnyEnter, FooBar")
+    assert repr(Binding(table, None)).startswith("<Binding 0 of AnyEnter, FooBar")
 
 
 def test_inherited_methods_count() -> None:
