@@ -20,7 +20,7 @@ a story to a file of JSON lines and back.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Entry(msgspec.Struct, kw_only=True):
         again: those of them that were active before and are so now.
         handler: who refused or raised; "" if nobody did.
         error: what that handler raised, as text.
+        running: it has not ended yet.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Entry(msgspec.Struct, kw_only=True):
     again: tuple[str, ...] = ()
     handler: str = ""
     error: str = ""
+    running: bool = False
 
     def tell(self) -> str:
         """The entry in words, on one line."""
@@ -76,6 +78,8 @@ class Entry(msgspec.Struct, kw_only=True):
         return f"#{self.number} {asked}{why}{self._outcome()}"
 
     def _outcome(self) -> str:
+        if self.running:
+            return ": running"
         changes = " ".join(f"{n}{self._sign(n)} {t}" for n, t in self.changes.items())
         if self.error:
             told = f": {self.handler} raised {self.error}"
@@ -107,14 +111,16 @@ class Story:
             raise OptionError(f"A story of {limit} transitions tells nothing; use at least 1.")
         self._limit = limit
         self._told = 0
-        #: By the identity of the transition, which lives at least as long as its effects.
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._entries: deque[tuple[int, Entry]] = deque()
+        #: By the identity of the transition. While something refers to one as its cause it
+        #: lives, so its identity is its own; a later one that gets the identity takes over.
+        self._known: dict[int, Entry] = {}
         self._open: dict[int, tuple[int, ...]] = {}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The transitions, oldest first."""
-        return tuple(self._entries.values())
+        return tuple(entry for _, entry in self._entries)
 
     def __str__(self) -> str:
         return render(self.entries)
@@ -131,23 +137,29 @@ class Story:
             type=transition.type.name.lower(),
             called=tuple(machine.state_names[i] for i in transition.called),
             auto=transition.auto,
+            running=True,
         )
-        if mutation.cause is not None:
-            entry.cause_handler = mutation.cause.name
-            cause = self._entries.get(id(mutation.cause.transition))
-            entry.cause = 0 if cause is None else cause.number
-        self._entries.pop(id(transition), None)  # of one that is gone
-        self._entries[id(transition)] = entry
-        if len(self._entries) > self._limit:
-            self._entries.popitem(last=False)
-        self._open[id(transition)] = machine.time()
         error = getattr(mutation.args, "error", None)
         if isinstance(error, BaseException) and "Exception" in entry.called:
             self._note(error)
+        if mutation.cause is not None:
+            entry.cause_handler = mutation.cause.name
+            cause = self._known.get(id(mutation.cause.transition))
+            entry.cause = 0 if cause is None else cause.number
+        self._keep(id(transition), entry)
+        self._open[id(transition)] = machine.time()
+
+    def _keep(self, key: int, entry: Entry) -> None:
+        self._entries.append((key, entry))
+        self._known[key] = entry
+        if len(self._entries) > self._limit:
+            oldest, gone = self._entries.popleft()
+            if self._known.get(oldest) is gone:
+                del self._known[oldest]
 
     def handler_end(self, event: Event, answer: object) -> None:
         """A handler refused, or raised."""
-        entry = self._entries.get(id(event.transition))
+        entry = self._known.get(id(event.transition))
         if entry is None or event.is_check:
             return
         if isinstance(answer, BaseException):
@@ -158,11 +170,14 @@ class Story:
     def transition_end(self, transition: Transition) -> None:
         """A transition has ended: what changed is known."""
         before = self._open.pop(id(transition), ())
-        entry = self._entries.get(id(transition))
+        entry = self._known.get(id(transition))
         if entry is None or not before:
             return
+        if entry.auto and not transition.accepted and not entry.handler:
+            self._forget(id(transition), entry)
+            return
         machine = transition.machine
-        entry.accepted = transition.accepted
+        entry.accepted, entry.running = transition.accepted, False
         names = [machine.state_names[i] for i in transition.changed]
         entry.changes = {name: machine.tick(name) for name in names}
         entry.again = tuple(
@@ -171,10 +186,17 @@ class Story:
             if is_active_tick(before[i])
         )
 
+    def _forget(self, key: int, entry: Entry) -> None:
+        """Automatic states that could not be are no news."""
+        if self._entries[-1][1] is entry:
+            self._entries.pop()
+            self._known.pop(key)
+            self._told -= 1
+
     def _note(self, error: BaseException) -> None:
         title = "What the machines did before, the last at the end:"
         notes = getattr(error, "__notes__", ())
-        if not any(note.startswith(title) for note in notes):
+        if self._entries and not any(note.startswith(title) for note in notes):
             error.add_note(f"{title}\n{render(self.entries[-IN_A_NOTE:])}")
 
     # -- to a file and back ----------------------------------------------------------------
