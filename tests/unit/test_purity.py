@@ -37,8 +37,8 @@ KINDS = {
         node/policy/  sizing view waitlist
     """,
     DRIVERS: """
-        machine/  api combine local_api machine pipes queue_waits threads tracing waits
-        machine/  watchdog
+        machine/  __main__ api combine local_api log machine pipes queue_waits threads tracing
+        machine/  waits watchdog
         rpc/  client mux network_machine server
         node/  bootstrap client leased supervisor transition_log work worker worker_link
     """,

@@ -426,7 +426,7 @@ class Machine(LocalApi):
         tick = queue.append(mutation)
         mutation.result = Queued(tick, self._make_future)
         if self._tracers.all:
-            self._tracers.tell("mutation_queued", mutation)
+            self._tracers.tell("mutation_queued", self, mutation)
         return mutation.result
 
     def _must_queue(self, call: Call) -> bool:
@@ -492,7 +492,7 @@ class Machine(LocalApi):
     def _prepend(self, mutation: Mutation) -> None:
         self._queue.prepend(mutation)
         if self._tracers.all:
-            self._tracers.tell("mutation_queued", mutation)
+            self._tracers.tell("mutation_queued", self, mutation)
 
     def _run_transition(self, mutation: Mutation, plan: Plan) -> Transition:
         if self._tracers.all:

@@ -3,7 +3,7 @@
 A tracer has any of these methods; what it lacks is not called:
 
     machine_init(machine)           a machine was made that has the tracer from the start
-    mutation_queued(mutation)       a mutation waits its turn; `mutation.result` says which
+    mutation_queued(machine, mutation)  a mutation waits its turn
     transition_start(transition)    before a transition runs; its plan is known
     handler_start(event)            before each handler
     handler_end(event, answer)      after it: what it returned, or the exception it raised

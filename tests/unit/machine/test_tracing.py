@@ -109,11 +109,11 @@ class Everything:
         if hook.startswith("_"):
             raise AttributeError(hook)
 
-        def told(subject: Any, *answer: object) -> None:
+        def told(subject: Any, *more: object) -> None:
             name = getattr(subject, "name", None) or getattr(subject, "id", "")
-            if isinstance(subject, Mutation):
-                name = f"{subject.type.name} {subject.result}"
-            self.seen.append(" ".join(map(str, (hook, name, *answer))).strip())
+            if more and isinstance(more[0], Mutation):
+                more = more[0].type.name, more[0].result
+            self.seen.append(" ".join(map(str, (hook, name, *more))).strip())
 
         return told
 
@@ -136,7 +136,7 @@ async def test_every_hook_in_its_order() -> None:
         "handler_end AEnter True",
         "transition_finals",
         "handler_start AState",
-        "mutation_queued ADD Queued(3)",
+        "mutation_queued m ADD Queued(3)",
         "handler_end AState None",
         "transition_end",
         "transition_start",
@@ -147,7 +147,7 @@ async def test_every_hook_in_its_order() -> None:
         "transition_finals",
         "handler_start BEnd",
         "handler_end BEnd x",
-        "mutation_queued ADD None",
+        "mutation_queued m ADD None",
         "transition_end",
         "transition_start",
         "transition_finals",
@@ -162,4 +162,4 @@ def test_an_automatic_mutation_is_told_when_it_is_queued() -> None:
     m, tracer = Machine(Schema({"A": State(), "B": State(auto=True)}), id="m"), Everything()
     m.trace(tracer)
     m.add1("A")
-    assert "mutation_queued ADD None" in tracer.seen
+    assert "mutation_queued m ADD None" in tracer.seen
