@@ -11,7 +11,7 @@ from amnode.errors import OptionError
 from amnode.machine.machine import Machine
 from amnode.machine.schema import State, States
 from amnode.machine.story import Entry, Story, read, render, replay
-from amnode.machine.transition import Event
+from amnode.machine.transition import Event, Transition
 
 
 class Flags(States):
@@ -189,3 +189,29 @@ def test_who_is_not_known_is_not_followed() -> None:
     assert story.entries == ()
     entry = Entry(number=1, machine="m", type="add", called=("A",), handler="X", error="e")
     assert entry.tell() == "#1 add A: X raised e"
+
+
+def test_automatic_states_that_could_not_be_are_left_out() -> None:
+    """But not where something else has been told since, whose number would be wrong."""
+    m = machine()
+    story = m.tell_story()
+    m.add1("B")
+    m.add1("M")
+    assert [entry.number for entry in story.entries] == [1, 2]
+
+    other = machine("other")
+    other.trace(story)
+
+    class Interrupting:
+        def transition_start(self, transition: Transition) -> None:
+            if transition.auto:
+                other.add1("A")
+
+    m.trace(Interrupting())
+    m.add1("C")
+    assert [entry.tell() for entry in story.entries[2:]] == [
+        "#3 add C -> C+ 1",
+        "#4 auto add Ready: refused by the relations",
+        "#5 add A -> A+ 1",
+        "#6 auto add Ready -> Ready+ 1",
+    ]
