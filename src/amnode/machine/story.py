@@ -173,11 +173,12 @@ class Story:
         entry = self._known.get(id(transition))
         if entry is None or not before:
             return
+        entry.running = False
         if entry.auto and not transition.accepted and not entry.handler:
             self._forget(id(transition), entry)
             return
         machine = transition.machine
-        entry.accepted, entry.running = transition.accepted, False
+        entry.accepted = transition.accepted
         names = [machine.state_names[i] for i in transition.changed]
         entry.changes = {name: machine.tick(name) for name in names}
         entry.again = tuple(
