@@ -50,9 +50,15 @@ if TYPE_CHECKING:
         WorkerKillError,
         WorkerMissingError,
     )
+    from amnode.machine.binding import Handlers
+    from amnode.machine.combine import wait_all, wait_any
+    from amnode.machine.log import LogLevel, MachineLog
     from amnode.machine.machine import Machine
+    from amnode.machine.pipes import pipe
     from amnode.machine.queue import CANCELED, EXECUTED
-    from amnode.machine.schema import Schema, State, States
+    from amnode.machine.schema import Group, Schema, State, States
+    from amnode.machine.snapshot import Snapshot
+    from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
     from amnode.node.jobs import job
@@ -108,9 +114,15 @@ _HOME = {
         "WorkerKillError",
         "WorkerMissingError",
     ),
+    "amnode.machine.binding": ("Handlers",),
+    "amnode.machine.combine": ("wait_all", "wait_any"),
+    "amnode.machine.log": ("LogLevel", "MachineLog"),
     "amnode.machine.machine": ("Machine",),
+    "amnode.machine.pipes": ("pipe",),
     "amnode.machine.queue": ("CANCELED", "EXECUTED"),
-    "amnode.machine.schema": ("Schema", "State", "States"),
+    "amnode.machine.schema": ("Group", "Schema", "State", "States"),
+    "amnode.machine.snapshot": ("Snapshot",),
+    "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
     "amnode.node.jobs": ("job",),
@@ -141,7 +153,9 @@ __all__ = [
     "ContextExpiredError",
     "DeliveryError",
     "Event",
+    "Group",
     "HandlerTimeoutError",
+    "Handlers",
     "HeartbeatError",
     "JobArgumentsError",
     "JobCancelled",
@@ -154,9 +168,11 @@ __all__ = [
     "LeaseLost",
     "LeaseTimeoutError",
     "LeasedWorker",
+    "LogLevel",
     "Machine",
     "MachineDisposedError",
     "MachineError",
+    "MachineLog",
     "NotSyncedError",
     "OptionError",
     "Outcome",
@@ -168,10 +184,12 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "Snapshot",
     "State",
     "StateArgsError",
     "StateUnknownError",
     "States",
+    "Story",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -186,6 +204,9 @@ __all__ = [
     "WorkerState",
     "WorkerStates",
     "job",
+    "pipe",
+    "wait_all",
+    "wait_any",
 ]
 
 
