@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from amnode.errors import BindingError
 from amnode.machine.clock import Clock
@@ -24,15 +24,24 @@ from amnode.machine.queue import Mutation, MutationType
 from amnode.machine.resolve import bits, each
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the checker has it; only its default is needed
+
     from amnode.machine.machine import Machine
+
+    A = TypeVar("A", default=Any)
+else:
+    A = TypeVar("A")
 
 
 #: The event whose handler is running, or whose task this is: the cause of what it does.
 CAUSE: ContextVar[Event | None] = ContextVar("amnode_cause", default=None)
 
 
-class Event:
+class Event(Generic[A]):
     """What a handler is told.
+
+    A handler may say which arguments it expects, as its state declares them, for the checker:
+    `def OpenState(self, event: Event[OpenArgs])`.
 
     Attributes:
         machine: whose handler it is.
@@ -63,9 +72,10 @@ class Event:
         return self.transition.mutation.is_check
 
     @property
-    def args(self) -> Any:
-        """The arguments of the mutation, or None."""
-        return self.transition.mutation.args
+    def args(self) -> A:
+        """The arguments of the mutation; None if it has none."""
+        args: Any = self.transition.mutation.args
+        return args
 
     def __repr__(self) -> str:
         return f"<Event {self.name} of {self.machine.id}>"

@@ -27,7 +27,7 @@ import threading
 import traceback
 import weakref
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from amnode.errors import HandlerTimeoutError, MachineError, OptionError
 from amnode.machine import transition as transitions
@@ -182,8 +182,10 @@ def _event_in(frame: FrameType | None, machine: Machine | None) -> Event | None:
     while frame is not None and machine is not None:
         if frame.f_code.co_filename == _FILE:
             event = frame.f_locals.get("event")
-            if isinstance(event, Event) and event.machine is machine:
-                return event
+            if isinstance(event, Event):
+                found = cast("Event", event)
+                if found.machine is machine:
+                    return found
         frame = frame.f_back
     return None
 
