@@ -37,8 +37,8 @@ KINDS = {
         node/policy/  sizing view waitlist
     """,
     DRIVERS: """
-        machine/  __main__ api combine local_api log machine pipes queue_waits threads tracing
-        machine/  waits watchdog
+        machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
+        machine/  tracing waits watchdog
         rpc/  client mux network_machine server
         node/  bootstrap client leased supervisor transition_log work worker worker_link
     """,

@@ -40,8 +40,8 @@ class MachineApi(ABC):
         self.id = id
         self.schema = schema
         self._clock = Clock(len(schema), relations_of(schema).ranked)
-        self._waits = WaitIndex(self, self._clock)
-        self._tracers = Tracers(self)
+        self._made_waits: WaitIndex | None = None
+        self._tracers = Tracers(self, self._clock)
 
     # -- what it is ----------------------------------------------------------------------
 
@@ -291,6 +291,14 @@ class MachineApi(ABC):
         self._tracers.remove(tracer)
 
     # -- inside --------------------------------------------------------------------------
+
+    @property
+    def _waits(self) -> WaitIndex:
+        """The waits and contexts, made when first asked for: most machines have none."""
+        made = self._made_waits
+        if made is None:
+            made = self._made_waits = WaitIndex(self, self._clock)
+        return made
 
     def _mask(self, states: Sequence[str]) -> int:
         if isinstance(states, str):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amnode.errors import MachineDisposedError, MachineError
 from amnode.machine.api import MachineApi
+from amnode.machine.clock import RUNNING
 from amnode.machine.queue import MutationQueue, MutationType, Result
 from amnode.machine.resolve import relations_of
 from amnode.machine.schema import EXCEPTION
@@ -41,7 +42,6 @@ class LocalApi(MachineApi):
     """The part of a `Machine` that needs no knowledge of transitions."""
 
     _queue: MutationQueue
-    _running: bool
     _disposed: bool
 
     #: Free text for people and tools.
@@ -53,6 +53,11 @@ class LocalApi(MachineApi):
     _dispose_hooks: tuple[DisposeHook, ...] = ()
     _door: ThreadDoor | None = None
     _machine_tick: int = 0
+
+    @property
+    def _running(self) -> bool:
+        """Whether a transition runs, or a check."""
+        return self._clock.busy & RUNNING != 0
 
     @abstractmethod
     def _follow(self, changed: Sequence[int], args: object) -> None:
@@ -304,9 +309,10 @@ class LocalApi(MachineApi):
                 f"The snapshot is of machine {snapshot.id}, so {self.id} cannot go on from it."
             )
         snapshot.check(self.schema)
+        relations = relations_of(self.schema)
         order = [self.index(name) for name in snapshot.active]
         try:
-            relations_of(self.schema).check(order)
+            relations.check(order)
         except AssertionError as broken:
             raise MachineError(f"The snapshot breaks the relations: {broken}.") from None
         steps = [then - now for then, now in zip(snapshot.time, self.time(), strict=False)]

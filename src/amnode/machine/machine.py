@@ -23,8 +23,9 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from amnode.errors import BindingError, MachineError, StateArgsError
-from amnode.machine.binding import Binding, HandlerTable, table_of
-from amnode.machine.local_api import LocalApi
+from amnode.machine.binding import Binding, table_of
+from amnode.machine.clock import RUNNING, WATCHED
+from amnode.machine.fast_path import FastPath
 from amnode.machine.plan import Call, Plan, Planner, planner_for
 from amnode.machine.queue import (
     CANCELED,
@@ -42,7 +43,7 @@ from amnode.machine.transition import CAUSE, Event, ObservedTransition, Transiti
 
 logger = logging.getLogger("amnode.machine")
 
-_ADD, _REMOVE, _SET = MutationType.ADD, MutationType.REMOVE, MutationType.SET
+_ADD, _REMOVE = MutationType.ADD, MutationType.REMOVE
 
 #: The owner of tasks that no state owns.
 _MACHINE = -1
@@ -75,7 +76,7 @@ class ErrorArgs:
         return f"ErrorArgs({self.error!r})"
 
 
-class Machine(LocalApi):
+class Machine(FastPath):
     """An observable state machine.
 
     Args:
@@ -119,9 +120,6 @@ class Machine(LocalApi):
         self._bindings: tuple[Binding, ...] = ()
         self._owners: tuple[object, ...] = ()
         self._planner: Planner = self._find_planner()
-        #: Whether no automatic state can follow a transition, and no arguments are typed.
-        self._direct = not self._planner.relations.auto_mask and not self.schema.args
-        self._running = False
         self._disposed = False
         self._tasks: dict[int, dict[asyncio.Task[Any], None]] = {}
         if parent is not None or tags or tracers or handler_timeout is not None:
@@ -212,73 +210,10 @@ class Machine(LocalApi):
             mutation.call = self._planner.call(call.type, call.called, auto=call.auto)
 
     def _find_planner(self) -> Planner:
-        tables: tuple[HandlerTable, ...] = tuple(b.table for b in self._bindings)
-        return planner_for(self.schema, tables, cached=self._cached)
+        tables = [binding.table for binding in self._bindings]
+        return planner_for(self.schema, tuple(tables), cached=self._cached)
 
     # -- changing ------------------------------------------------------------------------
-
-    def add1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for one state to become active; see `add`."""
-        call = self._planner.adds.get(state) or self._planner.named(_ADD, state)
-        return self._mutate(call, args, origin)
-
-    def remove1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for one state to become inactive; see `add`."""
-        call = self._planner.removes.get(state) or self._planner.named(_REMOVE, state)
-        return self._mutate(call, args, origin)
-
-    def set1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for this state alone to be active; see `add`."""
-        call = self._planner.sets.get(state) or self._planner.named(_SET, state)
-        return self._mutate(call, args, origin)
-
-    def toggle1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Removes the state if it is active, else adds it; see `add`."""
-        toggled = self.remove1 if self.is1(state) else self.add1
-        return toggled(state, args, origin=origin)
-
-    def add(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for states to become active.
-
-        Args:
-            states: the names; duplicates are dropped.
-            args: any object; handlers read it as `event.args`.
-            origin: who asks, where that is somebody outside; opaque to the machine.
-
-        Returns:
-            `EXECUTED` or `CANCELED`; inside a transition, a `Queued` that can be awaited.
-
-        Raises:
-            StateUnknownError: there is no such state; the message has the nearest names.
-        """
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.adds.get(names) or self._planner.named(_ADD, names)
-        return self._mutate(call, args, origin)
-
-    def remove(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for states to become inactive; see `add`."""
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.removes.get(names) or self._planner.named(_REMOVE, names)
-        return self._mutate(call, args, origin)
-
-    def set(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for exactly these states to be active; see `add`."""
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.sets.get(names) or self._planner.named(_SET, names)
-        return self._mutate(call, args, origin)
-
-    def toggle(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Removes the states if all are active now, else adds them; see `add`."""
-        toggled = self.remove if self.is_(states) else self.add
-        return toggled(states, args, origin=origin)
 
     def add_err(self, error: BaseException | None) -> Result:
         """Records an error: `err` is set, and Exception is added with `ErrorArgs`.
@@ -343,11 +278,12 @@ class Machine(LocalApi):
         check = Transition(
             self, Check(call, args, cause=CAUSE.get()), self._planner.plan(call, self._clock)
         )
-        running, self._running = self._running, True
+        clock = self._clock
+        running, clock.busy = clock.busy & RUNNING, clock.busy | RUNNING
         try:
-            accepted = check.check(self._planner, self._clock, self._owners)
+            accepted = check.check(self._planner, clock, self._owners)
         finally:
-            self._running = running
+            clock.busy = running | clock.busy & WATCHED
         if check.error is not None:
             event, error = check.error
             logger.error(
@@ -379,28 +315,54 @@ class Machine(LocalApi):
     # -- the queue -----------------------------------------------------------------------
 
     def _mutate(self, call: Call, args: object, origin: object) -> Result:
-        if self._running or self._disposed:
+        """Makes a mutation the whole way; `fast_path` has the short one."""
+        clock, queue = self._clock, self._queue
+        if clock.busy & RUNNING or self._disposed:
             return self._enqueue(call, args, origin)
-        queue, clock = self._queue, self._clock
         queue.tick += 1
-        plan = call.plans.get(clock.mask & call.mask)
-        direct = self._direct and not queue.pending and not self._tracers.all
-        if plan is not None and plan.unseen and direct:
-            # What nobody sees cannot ask for more, so it needs no guard and no queue.
-            plan.apply(clock, self._planner.relations)
-            if self._waits.shelves or self._waits.contexts or self._tasks:
-                self._follow(plan.changed, args)
-            return EXECUTED
-        self._running = True
+        clock.busy |= RUNNING
         try:
             result = self._execute(call, args, origin, None)
             while queue.pending:
                 self._run_queued(queue.take())
         finally:
-            self._running = False
+            clock.busy = self._watched()
         if self._tracers.all:
             self._tracers.tell("queue_end", self)
         return result
+
+    def _after_solo(
+        self, event: Event, returned: object, error: BaseException | None
+    ) -> Result:
+        queue, transition = self._queue, event.transition
+        try:
+            transition.finish_solo(
+                self._planner, self._clock, event, returned, error, self._expire
+            )
+            self._conclude(transition)
+            while queue.pending:
+                self._run_queued(queue.take())
+        finally:
+            self._clock.busy = self._watched()
+        if self._tracers.all:
+            self._tracers.tell("queue_end", self)
+        return EXECUTED if transition.accepted else CANCELED
+
+    def _watched(self) -> int:
+        """Whether somebody has to be told of changes: all who may want it are here.
+
+        A whole machine order ends with a change, which the fast path would not notice.
+        """
+        waits = self._made_waits
+        watched = (
+            self._tracers.all
+            or (waits is not None and (waits.shelves or waits.contexts))
+            or self._tasks
+            or self._queue.pending
+            or self._disposed
+            or self._clock.arranged is not None
+        )
+        return WATCHED if watched else 0
 
     def _enqueue(self, call: Call, args: object, origin: object) -> Result:
         """Rule 1: what is asked for during a transition waits its turn."""
@@ -424,6 +386,7 @@ class Machine(LocalApi):
             return CANCELED  # a check changes nothing, nor do its handlers
         mutation = Mutation(call, args, origin, cause)
         tick = queue.append(mutation)
+        self._clock.busy |= WATCHED
         mutation.result = Queued(tick, self._make_future)
         if self._tracers.all:
             self._tracers.tell("mutation_queued", self, mutation)
@@ -461,7 +424,7 @@ class Machine(LocalApi):
             args = self._typed_first(call, args)
         plan = planner.plan(call, clock)
         if plan.unseen and not call.auto and not self._tracers.all:
-            plan.apply(clock, planner.relations)
+            plan.apply(clock)
             changed = plan.changed
             self._follow(changed, args)
         else:
@@ -500,17 +463,21 @@ class Machine(LocalApi):
         else:
             transition = Transition(self, mutation, plan)
             transition.run(self._planner, self._clock, self._owners, self._expire)
+        self._conclude(transition)
+        return transition
+
+    def _conclude(self, transition: Transition) -> None:
+        """Step 11 of what a handler or an observer sees: errors, tasks, waits, observers."""
         if transition.error is not None:
             self._handler_raised(transition, *transition.error)
         for owner, coro, event in transition.started:
             self._own(owner, coro, event)
         if transition.changed:
-            self._waits.changed(transition.changed, mutation.args)
+            self._waits.changed(transition.changed, transition.mutation.args)
         if self._tracers.all:
             self._tracers.tell("transition_end", transition)
         if transition.error is not None:
             _pass_on(transition.error[1])
-        return transition
 
     def _run_observed(self, mutation: Mutation, plan: Plan) -> Transition:
         """The same with tracers, which are told of each step that they know."""
@@ -591,7 +558,6 @@ class Machine(LocalApi):
         for binding, table in zip(self._bindings, tables, strict=True):
             binding.table = table
         self._rebind(self._bindings)
-        self._direct = not self._planner.relations.auto_mask and not schema.args
         self._tracers.tell("schema_changed", self)
 
     # -- tasks -----------------------------------------------------------------------------
@@ -670,6 +636,7 @@ class Machine(LocalApi):
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(CAUSE.set, cause)
+        self._clock.busy |= WATCHED
         task = loop.create_task(coro, context=context)
         context.run(_OWNED.set, task)
         self._tasks.setdefault(owner, {})[task] = None
@@ -724,6 +691,7 @@ class Machine(LocalApi):
         if self._disposed:
             return
         self._disposed = True
+        self._clock.busy |= WATCHED
         for child in self.children:
             child._dispose_now()
         for state in [*(self._waiting or ())]:

@@ -22,6 +22,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from amnode.machine.clock import WATCHED, Clock
+
 if TYPE_CHECKING:
     from amnode.machine.api import MachineApi
 
@@ -31,10 +33,11 @@ logger = logging.getLogger("amnode.machine")
 class Tracers:
     """The observers of one machine, in the order in which they came."""
 
-    __slots__ = ("_machine", "all", "inherited")
+    __slots__ = ("_clock", "_machine", "all", "inherited")
 
-    def __init__(self, machine: MachineApi) -> None:
+    def __init__(self, machine: MachineApi, clock: Clock) -> None:
         self._machine = machine
+        self._clock = clock
         #: A tuple, so that observers may come and go while they are told something.
         self.all: tuple[Any, ...] = ()
         #: Those of them that child machines get.
@@ -54,6 +57,7 @@ class Tracers:
             self.all = (*self.all, tracer)
             if inherit:
                 self.inherited = (*self.inherited, tracer)
+            self._clock.busy |= WATCHED
 
     def remove(self, tracer: object) -> None:
         """Removes an observer, if it is there."""

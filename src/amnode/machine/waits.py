@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from amnode.errors import ContextExpiredError
-from amnode.machine.clock import Clock, is_active_tick
+from amnode.machine.clock import WATCHED, Clock, is_active_tick
 from amnode.machine.resolve import each
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class WaitIndex:
     ) -> ArgsWait:
         """A wait for a call of a state with arguments that match."""
         wait = ArgsWait(self, state, match)
-        self.shelves.setdefault((state, _CALLED), {})[wait] = None
+        self._shelf((state, _CALLED))[wait] = None
         self._begin(wait, context)
         return wait
 
@@ -254,7 +254,7 @@ class WaitIndex:
             wait.set_result(None)
         else:
             wait.place = _QUERY
-            self.shelves.setdefault(_QUERY, {})[wait] = None
+            self._shelf(_QUERY)[wait] = None
             self._begin(wait, context)
         return wait
 
@@ -363,6 +363,7 @@ class WaitIndex:
     def register(self, context: StateContext) -> None:
         """Has a context told when its state's tick changes."""
         self.contexts.setdefault(context.state, {})[context] = None
+        self._clock.busy |= WATCHED
 
     def forget(self, context: StateContext) -> None:
         """Takes a context out that nobody waits on any more."""
@@ -397,6 +398,11 @@ class WaitIndex:
     def __len__(self) -> int:
         """How many waits are pending."""
         return sum(len(shelf) for shelf in self.shelves.values())
+
+    def _shelf(self, place: tuple[int, int]) -> dict[Pending[None], None]:
+        """Where a wait goes that has to be told of changes."""
+        self._clock.busy |= WATCHED
+        return self.shelves.setdefault(place, {})
 
     def _look_again(self, state: int, goal: int) -> None:
         for pending in self._take((state, goal)):
@@ -433,7 +439,7 @@ class WaitIndex:
                 self._goals[goal[0]] = _Goals(clock.ticks[goal[0]])
             self._goals[goal[0]].ticks[goal[1]] = None
         wait.place = place
-        self.shelves.setdefault(place, {})[wait] = None
+        self._shelf(place)[wait] = None
         return True
 
 

@@ -30,6 +30,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 from amnode.errors import HandlerTimeoutError, MachineError, OptionError
+from amnode.machine import fast_path
 from amnode.machine import transition as transitions
 from amnode.machine.transition import Event
 
@@ -41,7 +42,7 @@ logger = logging.getLogger("amnode.machine")
 #: How often a handler is looked at before its time is up.
 SAMPLES = 4
 
-_FILE = transitions.__file__
+_FILES = (transitions.__file__, fast_path.__file__)
 
 
 class _Watch:
@@ -180,7 +181,7 @@ class Watchdog:
 def _event_in(frame: FrameType | None, machine: Machine | None) -> Event | None:
     """The event of the innermost handler of a machine that this stack is in."""
     while frame is not None and machine is not None:
-        if frame.f_code.co_filename == _FILE:
+        if frame.f_code.co_filename in _FILES:
             event = frame.f_locals.get("event")
             if isinstance(event, Event):
                 found = cast("Event", event)
