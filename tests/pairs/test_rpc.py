@@ -22,6 +22,7 @@ from amnode.errors import (
     RpcError,
     RpcTimeoutError,
     SchemaError,
+    StateArgsError,
     StateUnknownError,
 )
 from amnode.machine.machine import Machine
@@ -151,6 +152,21 @@ async def test_arguments_arrive_as_the_struct_that_the_state_declares(house: Hou
         door.add1("Knocked", object())
     with pytest.raises(StateUnknownError, match="Knocked"):
         door.add1("Knoked")
+
+
+async def test_arguments_that_the_state_itself_refuses_are_answered_with_why(
+    house: House,
+) -> None:
+    class Strict(Door):
+        Unlocked = State(args=Knock)
+
+    house.source = Machine(Strict, id="door")
+    await house.mux()
+    door = (await house.connect()).source
+    with pytest.raises(StateArgsError, match="Unlocked takes Knock"):
+        await door.add1("Unlocked")
+    assert house.source.queue_tick == 1
+    assert await door.add1("Knocked", Knock(3)) is EXECUTED  # the connection goes on
 
 
 @pytest.mark.parametrize(

@@ -238,9 +238,12 @@ class MachineApi(ABC):
         """
         return self._waits.add_query(query, context=ctx)
 
-    def when_disposed(self) -> EndWait:
-        """Waits until the machine is no more; done at once if it is so."""
-        return self._waits.add_end()
+    def when_disposed(self, *, ctx: StateContext | None = None) -> EndWait:
+        """Waits until the machine is no more, or the replica lost its source; see `when`.
+
+        Unlike the other waits it does not end with an error then.
+        """
+        return self._waits.add_end(context=ctx)
 
     def when_err(self, *, ctx: StateContext | None = None) -> Wait:
         """Waits until there is an error that has not been handled; see `when`."""

@@ -236,15 +236,15 @@ class LocalApi(MachineApi):
         Raises:
             MachineError: no loop runs here.
         """
-        if self._door is None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise MachineError(
+                f"The thread door of machine {self.id} is made on its running loop."
+            ) from None
+        if self._door is None or self._door.loop is not loop:
             from amnode.machine.threads import ThreadDoor  # late: few need it
 
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                raise MachineError(
-                    f"The thread door of machine {self.id} is made on its running loop."
-                ) from None
             self._door = ThreadDoor(cast("Machine", self), loop)
         return self._door
 
@@ -297,7 +297,8 @@ class LocalApi(MachineApi):
 
         The machine tick becomes the saved one plus 1. No handler is called; waits that came
         true resolve, contexts of states that moved end. Ticks never fall, so a machine that
-        has gone further than the snapshot refuses it.
+        has gone further than the snapshot refuses it. Tracers are not told, since this is no
+        transition: restore a machine before others follow it.
 
         Raises:
             MachineError: the snapshot is of another machine, schema or time, or contradicts

@@ -540,7 +540,8 @@ class Machine(FastPath):
         """Adds states to the schema, behind the others, which keep their ticks and places.
 
         Handlers that are bound may name the new states. Replicas keep the schema that they
-        were made with. The schema's version is the number of its states.
+        were made with, and are not served on: grow a machine before it is served to others.
+        The schema's version is the number of its states.
 
         Raises:
             SchemaError: a state exists already, or contradicts others; nothing was added.
@@ -670,9 +671,9 @@ class Machine(FastPath):
             drain: seconds that tasks owned by the machine itself may go on; 1 by default.
         """
         self._dispose_now()
-        for child in self.children:
-            await child.dispose(drain=drain)
         try:
+            for child in self.children:
+                await child.dispose(drain=drain)
             draining = self._tasks_left()
             if draining:
                 await asyncio.wait(draining, timeout=drain)

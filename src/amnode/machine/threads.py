@@ -33,11 +33,15 @@ T = TypeVar("T")
 
 
 class ThreadDoor:
-    """Made by `Machine.thread_door`; may be used by any number of threads at once."""
+    """Made by `Machine.thread_door`; may be used by any number of threads at once.
+
+    Attributes:
+        loop: of the machine.
+    """
 
     def __init__(self, machine: Machine, loop: asyncio.AbstractEventLoop) -> None:
         self._machine = machine
-        self._loop = loop
+        self.loop = loop
         self._thread = threading.get_ident()
 
     def add(self, states: Sequence[str], args: object = None) -> Future[Result]:
@@ -90,7 +94,7 @@ class ThreadDoor:
 
         try:
             # An empty context: what a thread asks for has no cause in this machine.
-            self._loop.call_soon_threadsafe(run, context=Context())
+            self.loop.call_soon_threadsafe(run, context=Context())
         except RuntimeError:
             future.set_exception(
                 MachineDisposedError(f"The loop of machine {self._machine.id} is closed.")

@@ -258,7 +258,7 @@ class WaitIndex:
             self._begin(wait, context)
         return wait
 
-    def add_end(self) -> EndWait:
+    def add_end(self, *, context: StateContext | None = None) -> EndWait:
         """A wait for the end of the machine; the only kind that the end does not fail."""
         wait = EndWait(self)
         if self.closed is not None:
@@ -266,6 +266,7 @@ class WaitIndex:
         else:
             wait.place = _END
             self.shelves.setdefault(_END, {})[wait] = None
+            self._begin(wait, context)
         return wait
 
     def _begin(self, wait: Pending[Any], context: StateContext | None) -> None:

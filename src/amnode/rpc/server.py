@@ -382,13 +382,13 @@ class RpcServer:
 
     def _called(self, event: Called) -> None:
         gate = self._gate
+        origin = Origin(self, event.seq)
         try:
             args = gate.check(self.role, event.type, event.states, event.args)
-        except AmnodeError as error:
+            result = self._mutate(event.type, event.states, args, origin)
+        except AmnodeError as error:  # refused before anything was changed
             self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
             return
-        origin = Origin(self, event.seq)
-        result = self._mutate(event.type, event.states, args, origin)
         if result is EXECUTED or result is CANCELED:
             origin.ran(result)
         else:

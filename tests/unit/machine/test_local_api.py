@@ -191,3 +191,26 @@ async def test_hooks_run_in_their_order_when_the_tasks_have_ended(
     assert "broken hook" in caplog.text
     with pytest.raises(MachineDisposedError):
         m.on_dispose(fail)
+
+
+async def test_a_dispose_that_is_cancelled_while_a_child_ends_cancels_its_own_tasks() -> None:
+    root = machine("root")
+    child = machine("child", root)
+    ended: list[str] = []
+
+    async def work(event: Event) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(event.machine.id)
+
+    for m in (root, child):
+        m.bind({"AnyState": work})
+        m.add1("A")
+    await asyncio.sleep(0)
+    disposing = asyncio.create_task(root.dispose(drain=1000))
+    await asyncio.sleep(0)
+    disposing.cancel()
+    await asyncio.wait([disposing])
+    await asyncio.sleep(0)
+    assert sorted(ended) == ["child", "root"]

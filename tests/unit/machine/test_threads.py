@@ -116,3 +116,16 @@ def test_what_ends_the_program_is_not_kept() -> None:
         asyncio.run(run())
     with pytest.raises(SystemExit):
         futures[0].result(0)
+
+
+def test_another_loop_has_another_door() -> None:
+    m = Machine(SCHEMA, id="m")
+
+    async def add(state: str) -> Any:
+        door = m.thread_door()
+        future = await asyncio.to_thread(door.add1, state)
+        assert await asyncio.wrap_future(future) is EXECUTED
+        return door
+
+    assert asyncio.run(add("A")) is not asyncio.run(add("B"))
+    assert m.is_(("A", "B"))

@@ -461,6 +461,7 @@ async def test_every_kind_ends_with_its_context_and_its_machine() -> None:
         m.when_query(lambda _: False, ctx=context),
         m.when_ticks("A", 1, ctx=context),
         m.when_next_active("A", ctx=context),
+        m.when_disposed(ctx=context),
     ]
     m.add1("C")
     waits += [m.when_args("A", {}, ctx=context), m.when_query(lambda _: True, ctx=context)]
