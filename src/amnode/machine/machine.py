@@ -539,9 +539,9 @@ class Machine(FastPath):
     def grow(self, states: Mapping[str, State]) -> None:
         """Adds states to the schema, behind the others, which keep their ticks and places.
 
-        Handlers that are bound may name the new states. Replicas keep the schema that they
-        were made with, and are not served on: grow a machine before it is served to others.
-        The schema's version is the number of its states.
+        Handlers that are bound may name the new states. Replicas that follow the machine go on
+        with the states that they know; those that connect from now on know the new ones, which
+        are closed to them. The schema's version is the number of its states.
 
         Raises:
             SchemaError: a state exists already, or contradicts others; nothing was added.

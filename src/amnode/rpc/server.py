@@ -345,6 +345,10 @@ class RpcServer:
         if self._session.mark(states) and self._connection is not None:
             self._connection.wake()
 
+    def source_grew(self) -> None:
+        """The source has more states, which this connection does not know."""
+        self._session.source_grew()
+
     def answer(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> None:
         """Answers a mutation, with the difference up to now.
 
