@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio import Future
 from collections.abc import Mapping
 
 import pytest
@@ -491,3 +493,33 @@ async def test_those_of_other_states_are_not_looked_at() -> None:
     assert asked == [7] * 100
     for wait in waits:
         wait.cancel()
+
+
+async def test_waits_cost_nothing_on_transitions_that_do_not_concern_them() -> None:
+    """As many calls are made with one wait pending as with a hundred thousand."""
+
+    def calls_of(m: Machine) -> int:
+        count = 0
+
+        def counted(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            m.add1("A")
+            m.remove1("A")
+        finally:
+            sys.setprofile(None)
+        return count
+
+    m = machine()
+    waits: list[Future[None]] = [m.when1("B")]
+    calls_of(m)  # the plans are made
+    one = calls_of(m)
+    for _ in range(20_000):
+        waits += [m.when(("B", "C")), m.when_not1("Exception"), m.when_time("B", (9,))]
+        waits += [m.when_args("B", {}), m.when_disposed()]
+    assert len(m._waits) == 80_001  # nothing is wrong, so nobody waits for its end
+    assert calls_of(m) == one
+    await m.dispose()
