@@ -1,8 +1,7 @@
 """A switch, off and on, in other libraries: each does the work that one toggle of a flag is.
 
 What is not installed is named and left out: pip install 'amnode[bench]'. Each library is used
-as its documentation shows; where it offers a leaner way (no callbacks on the model, no automatic
-transitions), that one.
+as its documentation shows; where it offers a leaner way (no automatic transitions), that one.
 """
 
 from __future__ import annotations

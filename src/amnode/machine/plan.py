@@ -319,13 +319,18 @@ class Planner:
                 called,
                 mask,
                 calls_multi=bool(bits(called) & relations.multi_mask),
-                typed=type_ is not MutationType.REMOVE
-                and any(self.schema.names[i] in self.schema.args for i in called),
+                typed=self._is_typed(type_, called),
                 quiet=type_ is MutationType.ADD and called in self._quiet_calls,
                 auto=auto,
             )
             self._remember(self._calls, key, found)
         return found
+
+    def _is_typed(self, type_: MutationType, called: tuple[int, ...]) -> bool:
+        names, declared = self.schema.names, self.schema.args
+        if not declared or type_ is MutationType.REMOVE:
+            return False
+        return any(names[i] in declared for i in called)
 
     def named(self, type_: MutationType, names: str | tuple[str, ...]) -> Call:
         """The call of these states; `adds`, `removes` and `sets` have it from now on.
@@ -333,9 +338,12 @@ class Planner:
         Raises:
             StateUnknownError: there is no such state.
         """
-        states = (names,) if isinstance(names, str) else dict.fromkeys(names)
-        call = self.call(type_, tuple(self.schema.index(name) for name in states))
-        self._remember((self.adds, self.removes, self.sets)[type_], names, call)
+        known = (self.adds, self.removes, self.sets)[type_]
+        call = known.get(names)
+        if call is None:
+            states = (names,) if isinstance(names, str) else dict.fromkeys(names)
+            call = self.call(type_, tuple([self.schema.index(name) for name in states]))
+            self._remember(known, names, call)
         return call
 
     def plan(self, call: Call, clock: Clock) -> Plan:
@@ -415,6 +423,8 @@ class Planner:
             again = call.called_mask & self.relations.multi_mask
         deactivated = tuple(i for i in active if not target_mask >> i & 1)
         activated = tuple(i for i in targets if again >> i & 1 or not active_mask >> i & 1)
+        if not self._handlers:
+            return Steps((), (), deactivated, activated)
         stayed = () if call.type is MutationType.REMOVE else targets
         return Steps(
             (
