@@ -7,6 +7,8 @@ table has their median.
     compare("a kernel", [Case("add1", add_many, "bare call", call_many, goal=4)])
     await compare_async("a call", [Case("echo", echo_many, "bare echo", bare_many)])
 
+`figures` prints what is no ratio, such as memory, beside its goal.
+
 What is run takes a number and does its work that often; it may be async. What only computes is
 best measured with `clock=time.process_time`, which does not count the time that others had.
 """
@@ -27,6 +29,19 @@ Clock: TypeAlias = Callable[[], float]
 
 
 @dataclass(frozen=True)
+class Setup:
+    """Something to run that has to be made anew each time, which is not measured.
+
+    Attributes:
+        make: makes what is run.
+        count: how often it then does its work in one turn.
+    """
+
+    make: Callable[[], Run]
+    count: int
+
+
+@dataclass(frozen=True)
 class Case:
     """Something to measure, and what to measure it by.
 
@@ -39,9 +54,9 @@ class Case:
     """
 
     name: str
-    run: Run
+    run: Run | Setup
     baseline: str
-    run_baseline: Run
+    run_baseline: Run | Setup
     goal: float | None = None
 
 
@@ -53,6 +68,25 @@ class Row:
     seconds: float
     baseline_seconds: float
     ratio: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that stands for itself, and the most that it should be."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+
+
+def figures(title: str, rows: Sequence[Figure]) -> None:
+    """Prints numbers as a table."""
+    print(f"{title:44} {'':>21} {'value':>7} {'goal':>6}")
+    for row in rows:
+        goal = "" if row.goal is None else f"{row.goal:g}"
+        mark = " over" if row.goal is not None and row.value > row.goal else ""
+        print(f"  {row.name:42} {row.unit:>21} {row.value:>7.1f} {goal:>6}{mark}")
 
 
 async def measure(
@@ -112,7 +146,9 @@ def table(title: str, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-async def _calibrate(run: Run, seconds: float, clock: Clock) -> int:
+async def _calibrate(run: Run | Setup, seconds: float, clock: Clock) -> int:
+    if isinstance(run, Setup):
+        return run.count
     await _timed(run, 2, clock)  # warm: what the first time costs is another question
     count = 2
     while await _timed(run, count, clock) < seconds / 2:
@@ -120,7 +156,9 @@ async def _calibrate(run: Run, seconds: float, clock: Clock) -> int:
     return count
 
 
-async def _timed(run: Run, count: int, clock: Clock) -> float:
+async def _timed(run: Run | Setup, count: int, clock: Clock) -> float:
+    if isinstance(run, Setup):
+        run = run.make()
     gc.collect()
     gc.disable()
     try:

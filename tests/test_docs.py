@@ -20,11 +20,22 @@ LINK = re.compile(r"\]\(([^)#:]+)\)")
 NAME = re.compile(r"`([A-Z]\w+(?:Error|Lost|Failed|Cancelled))`")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/concepts.md"])
-def test_its_first_example_prints_what_it_says(page: str, tmp_path: Path) -> None:
-    found = EXAMPLE.search((ROOT / page).read_text(encoding="utf-8"))
-    assert found is not None
-    program, output = found.groups()
+#: Which examples of a page are programs that print what stands below them.
+PROGRAMS = [
+    ("README.md", 0),
+    ("docs/concepts.md", 0),
+    *(("docs/machine.md", k) for k in range(4)),
+]
+
+
+def test_every_program_of_a_page_is_run() -> None:
+    page = (ROOT / "docs/machine.md").read_text(encoding="utf-8")
+    assert len(EXAMPLE.findall(page)) == page.count("```python") == 4
+
+
+@pytest.mark.parametrize(("page", "number"), PROGRAMS)
+def test_its_example_prints_what_it_says(page: str, number: int, tmp_path: Path) -> None:
+    program, output = EXAMPLE.findall((ROOT / page).read_text(encoding="utf-8"))[number]
     script = tmp_path / "example.py"
     script.write_text(program, encoding="utf-8")
 

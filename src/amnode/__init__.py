@@ -41,16 +41,24 @@ if TYPE_CHECKING:
         RpcError,
         RpcTimeoutError,
         SchemaError,
+        StateArgsError,
         StateUnknownError,
+        WaitTimeoutError,
         WorkerConnError,
         WorkerError,
         WorkerHealthError,
         WorkerKillError,
         WorkerMissingError,
     )
+    from amnode.machine.binding import Handlers
+    from amnode.machine.combine import wait_all, wait_any
+    from amnode.machine.log import LogLevel, MachineLog
     from amnode.machine.machine import Machine
+    from amnode.machine.pipes import pipe
     from amnode.machine.queue import CANCELED, EXECUTED
-    from amnode.machine.schema import Schema, State, States
+    from amnode.machine.schema import Group, Schema, State, States
+    from amnode.machine.snapshot import Snapshot
+    from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
     from amnode.node.jobs import job
@@ -98,16 +106,24 @@ _HOME = {
         "RpcError",
         "RpcTimeoutError",
         "SchemaError",
+        "StateArgsError",
         "StateUnknownError",
+        "WaitTimeoutError",
         "WorkerConnError",
         "WorkerError",
         "WorkerHealthError",
         "WorkerKillError",
         "WorkerMissingError",
     ),
+    "amnode.machine.binding": ("Handlers",),
+    "amnode.machine.combine": ("wait_all", "wait_any"),
+    "amnode.machine.log": ("LogLevel", "MachineLog"),
     "amnode.machine.machine": ("Machine",),
+    "amnode.machine.pipes": ("pipe",),
     "amnode.machine.queue": ("CANCELED", "EXECUTED"),
-    "amnode.machine.schema": ("Schema", "State", "States"),
+    "amnode.machine.schema": ("Group", "Schema", "State", "States"),
+    "amnode.machine.snapshot": ("Snapshot",),
+    "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
     "amnode.node.jobs": ("job",),
@@ -139,7 +155,9 @@ __all__ = [
     "ContextExpiredError",
     "DeliveryError",
     "Event",
+    "Group",
     "HandlerTimeoutError",
+    "Handlers",
     "HeartbeatError",
     "JobArgumentsError",
     "JobCancelled",
@@ -152,9 +170,11 @@ __all__ = [
     "LeaseLost",
     "LeaseTimeoutError",
     "LeasedWorker",
+    "LogLevel",
     "Machine",
     "MachineDisposedError",
     "MachineError",
+    "MachineLog",
     "NotSyncedError",
     "OptionError",
     "Outcome",
@@ -166,12 +186,16 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "Snapshot",
     "State",
+    "StateArgsError",
     "StateUnknownError",
     "States",
+    "Story",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "WaitTimeoutError",
     "Worker",
     "WorkerConnError",
     "WorkerError",
@@ -183,7 +207,10 @@ __all__ = [
     "WorkerState",
     "WorkerStates",
     "job",
+    "pipe",
     "run_worker",
+    "wait_all",
+    "wait_any",
 ]
 
 

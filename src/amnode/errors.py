@@ -8,6 +8,8 @@
     │   ├── BindingError (TypeError)       a handler that fits no state, or more than one
     │   ├── MachineDisposedError           the machine that was waited for is gone
     │   ├── ContextExpiredError            the state context of a wait ended first
+    │   ├── WaitTimeoutError (TimeoutError)  what was waited for did not come true in time
+    │   ├── StateArgsError (TypeError)     arguments that are not what the state declares
     │   └── HandlerTimeoutError            a handler held the machine too long
     ├── RpcError                           something between two machines
     │   ├── ProtocolError                  the peer sent what no peer may send
@@ -122,6 +124,14 @@ class MachineDisposedError(MachineError):
 
 class ContextExpiredError(MachineError):
     """The state context that a wait was tied to ended first."""
+
+
+class WaitTimeoutError(MachineError, TimeoutError):
+    """What was waited for did not come true in time; the message says which of it."""
+
+
+class StateArgsError(MachineError, TypeError):
+    """Arguments that are not what the called state declares; nothing was changed."""
 
 
 class HandlerTimeoutError(MachineError):

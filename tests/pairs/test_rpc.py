@@ -22,6 +22,7 @@ from amnode.errors import (
     RpcError,
     RpcTimeoutError,
     SchemaError,
+    StateArgsError,
     StateUnknownError,
 )
 from amnode.machine.machine import Machine
@@ -153,6 +154,21 @@ async def test_arguments_arrive_as_the_struct_that_the_state_declares(house: Hou
         door.add1("Knoked")
 
 
+async def test_arguments_that_the_state_itself_refuses_are_answered_with_why(
+    house: House,
+) -> None:
+    class Strict(Door):
+        Unlocked = State(args=Knock)
+
+    house.source = Machine(Strict, id="door")
+    await house.mux()
+    door = (await house.connect()).source
+    with pytest.raises(StateArgsError, match="Unlocked takes Knock"):
+        await door.add1("Unlocked")
+    assert house.source.queue_tick == 1
+    assert await door.add1("Knocked", Knock(3)) is EXECUTED  # the connection goes on
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -256,6 +272,41 @@ async def test_a_wrong_checksum_is_counted_at_both_ends_and_mended(house: House)
     assert await door.add1("Open") is EXECUTED
     assert door.is1("Open")
     assert client.machine.tick("MetricSync") == 3
+
+
+@pytest.mark.parametrize("states", [None, ["Unlocked", "Knocked"]])
+async def test_a_source_that_grows_is_followed_as_it_was(
+    house: House, states: list[str] | None
+) -> None:
+    mux = await house.mux()
+    client = await house.connect(states=states)
+    door = client.source
+    house.source.grow({"Ajar": State(require="Unlocked")})
+    house.source.add(["Unlocked", "Ajar"])
+    await door.when1("Unlocked")
+    assert not door.has("Ajar")
+    mux.servers["rc-me"]._session._leader._checksum ^= 5
+    assert await door.add1("Knocked", Knock(3)) is EXECUTED  # mended by a snapshot
+    assert await door.add1("Unlocked") is EXECUTED
+    assert client.machine.tick("MetricSync")
+    late = (await house.connect(id="rc-you", secret=b"another")).source
+    assert late.is_(["Unlocked", "Ajar"])
+    with pytest.raises(RefusedError):
+        await late.remove1("Ajar")
+    house.source.remove1("Ajar")
+    await late.when_not1("Ajar")
+    assert await late.add1("Unlocked") is EXECUTED
+
+
+async def test_a_source_may_grow_before_its_mux_starts(house: House) -> None:
+    mux = await house.mux()
+    await mux.stop()
+    house.source.grow({"Ajar": State(require="Unlocked")})
+    await mux.start()
+    door = (await house.connect()).source
+    with pytest.raises(RefusedError, match="State Ajar is closed"):
+        await door.add1("Ajar")
+    assert await door.add1("Unlocked") is EXECUTED
 
 
 async def test_a_tracer_of_the_replica_that_raises_is_dropped(

@@ -49,6 +49,13 @@ NEVER = (
 )
 
 
+#: What few machines need is imported when the first one does.
+LATE = (
+    "__main__ arguments breakpoints combine diagram log queue_waits related snapshot story "
+    "threads watchdog"
+)
+
+
 @cache
 def _imported(module: str) -> list[str]:
     command = [sys.executable, "-c", PROBE.format(module=module)]
@@ -68,6 +75,11 @@ def test_a_worker_imports_nothing_that_it_does_not_need() -> None:
 def test_a_worker_never_imports(never: str) -> None:
     found = _imported("amnode.node.worker")
     assert not [name for name in found if name == never or name.startswith(f"{never}.")]
+
+
+def test_a_worker_imports_late_what_few_machines_need() -> None:
+    found = _imported("amnode.node.worker")
+    assert not [name for name in LATE.split() if f"amnode.machine.{name}" in found]
 
 
 def test_the_package_itself_imports_nothing() -> None:

@@ -27,7 +27,8 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  binding clock mixins plan queue resolve schema transition
+        machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
+        machine/  schema snapshot story transition
         rpc/  exposure options states
         rpc/protocol/  auth calls handshake session sync wire
         launch/  output
@@ -36,7 +37,8 @@ KINDS = {
         node/policy/  sizing view waitlist
     """,
     DRIVERS: """
-        machine/  api machine pipes tracing waits
+        machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
+        machine/  tracing waits watchdog
         rpc/  client mux network_machine server
         node/  bootstrap client leased listing supervisor transition_log work worker worker_link
     """,

@@ -10,15 +10,22 @@ Forms: `is_` takes a sequence of names, `is1` one name, and so on for all the ot
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from amnode.errors import OptionError
-from amnode.machine.clock import Clock
+from amnode.machine.clock import Clock, is_active_tick
 from amnode.machine.queue import Result
 from amnode.machine.resolve import bits, relations_of
 from amnode.machine.schema import EXCEPTION, Schema
 from amnode.machine.tracing import Tracers
-from amnode.machine.waits import StateContext, Wait, WaitIndex
+from amnode.machine.waits import (
+    ClockView,
+    EndWait,
+    QueryWait,
+    StateContext,
+    Wait,
+    WaitIndex,
+)
 
 
 class MachineApi(ABC):
@@ -33,8 +40,8 @@ class MachineApi(ABC):
         self.id = id
         self.schema = schema
         self._clock = Clock(len(schema), relations_of(schema).ranked)
-        self._waits = WaitIndex(self._clock)
-        self._tracers = Tracers(self)
+        self._made_waits: WaitIndex | None = None
+        self._tracers = Tracers(self, self._clock)
 
     # -- what it is ----------------------------------------------------------------------
 
@@ -107,6 +114,38 @@ class MachineApi(ABC):
         names = self.state_names if states is None else states
         return dict(zip(names, self.time(states), strict=True))
 
+    def is_time(self, time: Sequence[int], states: Sequence[str] | None = None) -> bool:
+        """Whether these states, or all, are at exactly these ticks.
+
+        Raises:
+            OptionError: there is not one tick for each state.
+        """
+        return all(now == then for now, then in self._beside(time, states))
+
+    def was_time(self, time: Sequence[int], states: Sequence[str] | None = None) -> bool:
+        """Whether these states, or all, have reached these ticks, now or before.
+
+        Raises:
+            OptionError: there is not one tick for each state.
+        """
+        return all(now >= then for now, then in self._beside(time, states))
+
+    def is_clock(self, clock: Mapping[str, int]) -> bool:
+        """Whether each of these states is at exactly its tick."""
+        return all(self.tick(state) == tick for state, tick in clock.items())
+
+    def _beside(
+        self, time: Sequence[int], states: Sequence[str] | None
+    ) -> list[tuple[int, int]]:
+        now = self.time(states)
+        if len(now) != len(time):
+            raise OptionError(f"{len(now)} states and {len(time)} ticks; give one each.")
+        return list(zip(now, time, strict=True))
+
+    def switch(self, *states: str) -> str | None:
+        """The first of these states that is active, or None; made for `match`."""
+        return next((state for state in states if self.is1(state)), None)
+
     def active_states(self) -> list[str]:
         """The names of the active states, in machine order."""
         return [self.schema.names[i] for i in self._clock.active()]
@@ -114,6 +153,11 @@ class MachineApi(ABC):
     def __str__(self) -> str:
         """The active states with their ticks, such as `(Foo:1 Bar:3)`."""
         return f"({' '.join(f'{s}:{self.tick(s)}' for s in self.active_states())})"
+
+    def str_all(self) -> str:
+        """The long form, with the inactive states: `(Foo:1 Bar:3) [Baz:2]`."""
+        inactive = (f"{s}:{self.tick(s)}" for s in self.state_names if self.not1(s))
+        return f"{self} [{' '.join(inactive)}]"
 
     def inspect(self) -> str:
         """Every state on a line of its own, with its tick; active ones are marked."""
@@ -167,6 +211,40 @@ class MachineApi(ABC):
         goals = tuple(zip(map(self.index, states), ticks, strict=True))
         return self._waits.add(ticks=goals, context=ctx)
 
+    def when_ticks(self, state: str, ticks: int, *, ctx: StateContext | None = None) -> Wait:
+        """Waits until the tick of this state has moved by `ticks` from now; see `when`."""
+        index = self.index(state)
+        return self._waits.add(ticks=((index, self._clock.ticks[index] + ticks),), context=ctx)
+
+    def when_next_active(self, state: str, *, ctx: StateContext | None = None) -> Wait:
+        """Waits until this state is activated again, from now; see `when`.
+
+        If it is active now, that is its next activation, or its next call if it is Multi.
+        """
+        now = self.tick(state)
+        return self.when_ticks(state, 2 if is_active_tick(now) else 1, ctx=ctx)
+
+    def when_query(
+        self, query: Callable[[ClockView], bool], *, ctx: StateContext | None = None
+    ) -> QueryWait:
+        """Waits until a predicate of the clock is true; see `when`.
+
+        It is asked now, and after every transition that changes something, so it costs that
+        much while it is pending; the other waits cost nothing.
+
+        Args:
+            query: takes the ticks by state name. What it raises later ends the wait.
+            ctx: a state context; the wait ends with it.
+        """
+        return self._waits.add_query(query, context=ctx)
+
+    def when_disposed(self, *, ctx: StateContext | None = None) -> EndWait:
+        """Waits until the machine is no more, or the replica lost its source; see `when`.
+
+        Unlike the other waits it does not end with an error then.
+        """
+        return self._waits.add_end(context=ctx)
+
     def when_err(self, *, ctx: StateContext | None = None) -> Wait:
         """Waits until there is an error that has not been handled; see `when`."""
         return self.when1(EXCEPTION, ctx=ctx)
@@ -216,6 +294,14 @@ class MachineApi(ABC):
         self._tracers.remove(tracer)
 
     # -- inside --------------------------------------------------------------------------
+
+    @property
+    def _waits(self) -> WaitIndex:
+        """The waits and contexts, made when first asked for: most machines have none."""
+        made = self._made_waits
+        if made is None:
+            made = self._made_waits = WaitIndex(self, self._clock)
+        return made
 
     def _mask(self, states: Sequence[str]) -> int:
         if isinstance(states, str):

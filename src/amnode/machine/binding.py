@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from amnode.machine.schema import Schema, did_you_mean
 
 #: A handler; methods take the object that they are bound on first.
 Handler: TypeAlias = Callable[..., Any]
+F = TypeVar("F", bound=Handler)
 
 _ANY = ("AnyEnter", "AnyState")
 _SUFFIXES = ("Enter", "Exit", "State", "End")
@@ -50,16 +51,72 @@ class HandlerTable(msgspec.Struct, frozen=True, eq=False):
 
 
 class Binding:
-    """One set of handlers on one machine; what `bind` returns and `detach` takes."""
+    """One set of handlers on one machine; what `bind` returns and `detach` takes.
 
-    __slots__ = ("owner", "table")
+    Attributes:
+        table: the handlers.
+        owner: the object or mapping that they came from.
+        id: its number on the machine.
+    """
 
-    def __init__(self, table: HandlerTable, owner: object) -> None:
+    __slots__ = ("id", "owner", "table")
+
+    def __init__(self, table: HandlerTable, owner: object, id: int = 0) -> None:
         self.table = table
         self.owner = owner
+        self.id = id
 
     def __repr__(self) -> str:
-        return f"<Binding of {', '.join(sorted(self.table.functions))}>"
+        return f"<Binding {self.id} of {', '.join(sorted(self.table.functions))}>"
+
+
+class Handlers(Mapping[str, Handler]):
+    """Handlers from plain functions, by decorator:
+
+    handlers = Handlers()
+
+    @handlers
+    def OpenState(event): ...
+
+    @handlers.on("OpenEnter", "LockedExit")
+    def has_key(event): ...
+
+    machine.bind(handlers)
+    """
+
+    __slots__ = ("_functions",)
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Handler] = {}
+
+    def __call__(self, function: F) -> F:
+        """Takes a function that has the name of its handler."""
+        return self.on(function.__name__)(function)
+
+    def on(self, *names: str) -> Callable[[F], F]:
+        """Takes a function for handlers of these names.
+
+        Raises:
+            BindingError: there is a function for one of them already.
+        """
+
+        def take(function: F) -> F:
+            for name in names:
+                if name in self._functions:
+                    raise BindingError(f"There is a function for handler {name} already.")
+                self._functions[name] = function
+            return function
+
+        return take
+
+    def __getitem__(self, name: str) -> Handler:
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
 
 
 def table_of(schema: Schema, handlers: object) -> HandlerTable:

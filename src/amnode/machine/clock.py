@@ -8,16 +8,22 @@ Two more views of the same facts are kept beside the ticks, because they are wha
 the kernel asks for:
 
 1. `mask` has bit *i* set exactly when state *i* is active.
-2. The *machine order* has exactly the active states. Those of `ranked` have a fixed place, at
-   its end, so nothing is kept of them. `order` has the others as keys, the *last* one first: a
-   state mostly goes to the front of the machine order, which is then an append. Only while an
-   `after` relation interferes is the whole order kept, in `arranged`.
+2. `order` has exactly the active states as keys, the one that was moved to the front of the
+   machine order *last*, so that moving one there is an append. The *machine order* is that,
+   newest first, but for the states of `ranked`: they have a fixed place, at its end. Only while
+   an `after` relation interferes is the whole order kept, in `arranged`.
+
+`busy` is 0 while nobody has to be told when the clock moves, so that whoever moves it may do so
+without looking around. Who wants to be told sets `WATCHED`; only the owner of the clock, who
+knows all who may want it, takes it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterator, Sequence
+
+#: Why a clock is busy: somebody has to be told when it moves; a transition runs.
+WATCHED, RUNNING = 1, 2
 
 
 def is_active_tick(tick: int) -> bool:
@@ -33,11 +39,12 @@ class Clock:
         ranked: those with a fixed place in the machine order, in that order.
     """
 
-    __slots__ = ("arranged", "mask", "order", "ranked", "ticks")
+    __slots__ = ("arranged", "busy", "mask", "order", "ranked", "ticks")
 
-    def __init__(self, size: int, ranked: Sequence[int] = ()) -> None:
+    def __init__(self, size: int, ranked: Collection[int] = ()) -> None:
         self.ticks: list[int] = [0] * size
         self.mask = 0
+        self.busy = 0
         self.order: dict[int, None] = {}
         self.ranked = ranked
         self.arranged: tuple[int, ...] | None = None
@@ -46,7 +53,14 @@ class Clock:
         """The active states, in machine order."""
         if self.arranged is not None:
             return iter(self.arranged)
-        return chain(reversed(self.order), (i for i in self.ranked if self.mask >> i & 1))
+        if not self.ranked:
+            return reversed(self.order)
+        return self._ordered()
+
+    def _ordered(self) -> Iterator[int]:
+        ranked, order = self.ranked, self.order
+        yield from (i for i in reversed(order) if i not in ranked)
+        yield from (i for i in ranked if i in order)
 
     def put_last(self, states: Sequence[int]) -> None:
         """Puts states behind all others that have no fixed place."""
@@ -54,16 +68,20 @@ class Clock:
         self.order = last | {i: None for i in self.order if i not in last}
 
     def arrange(self, order: Sequence[int]) -> None:
-        """Takes over a whole machine order, which `ranked` alone does not give."""
+        """Takes over a whole machine order, which `ranked` alone does not give.
+
+        It holds until the next change, which has to be made by somebody who knows.
+        """
         self.arranged = tuple(order)
-        self.order = dict.fromkeys(i for i in reversed(order) if i not in self.ranked)
+        self.busy |= WATCHED
+        self.order = dict.fromkeys(reversed(order))
 
     def deactivate(self, states: Sequence[int]) -> None:
         """Ends states that are active (+1), leaving the order of the others."""
         for state in states:
             self.ticks[state] += 1
             self.mask ^= 1 << state
-            self.order.pop(state, None)
+            del self.order[state]
         if self.arranged is not None:
             self.arranged = tuple(i for i in self.arranged if i not in states)
 
@@ -72,8 +90,7 @@ class Clock:
         self.ticks[state] += ticks
         if is_active_tick(self.ticks[state]):
             self.mask |= 1 << state
-            if state not in self.ranked:
-                self.order[state] = None
+            self.order[state] = None
         else:
             self.mask &= ~(1 << state)
             self.order.pop(state, None)
@@ -82,8 +99,6 @@ class Clock:
         """Raises AssertionError if one of the two invariants does not hold."""
         mask = sum(1 << i for i, tick in enumerate(self.ticks) if is_active_tick(tick))
         assert mask == self.mask, f"invariant 1: ticks say {mask:b}, the mask {self.mask:b}"
-        ordered = [*self.active()]
         expected = [i for i, tick in enumerate(self.ticks) if is_active_tick(tick)]
-        assert sorted(ordered) == expected, f"invariant 2: {expected} are active, not {ordered}"
-        kept = [i for i in self.ranked if i in self.order]
-        assert not kept, f"invariant 2: {kept} are ranked, and kept in the order"
+        for kept in ([*self.order], [*self.active()]):
+            assert sorted(kept) == expected, f"invariant 2: {expected} are active, not {kept}"

@@ -17,29 +17,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from contextvars import ContextVar, copy_context
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
-from amnode.errors import BindingError, MachineDisposedError, MachineError
-from amnode.machine.api import MachineApi
-from amnode.machine.binding import Binding, HandlerTable, table_of
+from amnode.errors import BindingError, MachineError, StateArgsError
+from amnode.machine.binding import Binding, table_of
+from amnode.machine.clock import RUNNING, WATCHED
+from amnode.machine.fast_path import FastPath
 from amnode.machine.plan import Call, Plan, Planner, planner_for
 from amnode.machine.queue import (
     CANCELED,
     EXECUTED,
+    Check,
     Mutation,
     MutationQueue,
     MutationType,
     Queued,
     Result,
 )
-from amnode.machine.schema import EXCEPTION, Schema, States
-from amnode.machine.transition import CAUSE, Event, Transition
+from amnode.machine.resolve import relations_of
+from amnode.machine.schema import EXCEPTION, Schema, State, States
+from amnode.machine.transition import CAUSE, Event, ObservedTransition, Transition
 
 logger = logging.getLogger("amnode.machine")
 
-_ADD, _REMOVE, _SET = MutationType.ADD, MutationType.REMOVE, MutationType.SET
+_ADD, _REMOVE = MutationType.ADD, MutationType.REMOVE
 
 #: The owner of tasks that no state owns.
 _MACHINE = -1
@@ -72,7 +76,7 @@ class ErrorArgs:
         return f"ErrorArgs({self.error!r})"
 
 
-class Machine(MachineApi):
+class Machine(FastPath):
     """An observable state machine.
 
     Args:
@@ -80,7 +84,21 @@ class Machine(MachineApi):
         id: of the machine; unique among those that talk to each other.
         queue_limit: how many mutations may wait; 1000 by default, at least 1.
         cached: False computes each transition afresh. Slower, and the same in all else.
+        parent: a machine that this one is part of: it ends with it, and has the tracers that
+            the parent hands on.
+        tags: free text for people and tools.
+        tracers: observers from the start; see `trace`.
+        handler_timeout: seconds that a handler may hold the loop before it is reported with
+            its stack, as `ErrHandlerTimeout` where the schema has that; None, the default,
+            watches nothing. Needs a running loop.
+
+    Raises:
+        MachineError: there is a `handler_timeout`, and no loop runs here.
+        MachineDisposedError: the parent was disposed.
     """
+
+    #: Tasks that wait for their turn, by the state that owns them.
+    _waiting: dict[int, deque[tuple[Context, Coroutine[Any, Any, Any], Event]]] | None = None
 
     def __init__(
         self,
@@ -89,6 +107,10 @@ class Machine(MachineApi):
         id: str,
         queue_limit: int = 1000,
         cached: bool = True,
+        parent: Machine | None = None,
+        tags: Sequence[str] = (),
+        tracers: Sequence[object] = (),
+        handler_timeout: float | None = None,
     ) -> None:
         super().__init__(schema if isinstance(schema, Schema) else schema.schema(), id=id)
         #: The last error recorded; it outlives the state Exception.
@@ -98,11 +120,30 @@ class Machine(MachineApi):
         self._bindings: tuple[Binding, ...] = ()
         self._owners: tuple[object, ...] = ()
         self._planner: Planner = self._find_planner()
-        #: Whether no automatic state can follow a transition.
-        self._direct = not self._planner.relations.auto_mask
-        self._running = False
         self._disposed = False
         self._tasks: dict[int, dict[asyncio.Task[Any], None]] = {}
+        if parent is not None or tags or tracers or handler_timeout is not None:
+            self._place(parent, tags, tracers, handler_timeout)
+
+    def _place(
+        self,
+        parent: Machine | None,
+        tags: Sequence[str],
+        tracers: Sequence[object],
+        handler_timeout: float | None,
+    ) -> None:
+        """The parts of `__init__` that few machines need."""
+        if handler_timeout is not None:
+            from amnode.machine.watchdog import WATCHDOG  # late: it needs threads
+
+            WATCHDOG.watch(self, handler_timeout)
+        self.tags = tuple(tags)
+        if parent is not None:
+            self._join(parent)
+        for tracer in tracers:
+            self._tracers.add(tracer)
+        if self._tracers.all:
+            self._tracers.tell("machine_init", self)
 
     # -- what it is ----------------------------------------------------------------------
 
@@ -114,7 +155,7 @@ class Machine(MachineApi):
     @property
     def machine_tick(self) -> int:
         """Grows when the machine is restored; 0 for one that never was."""
-        return 0
+        return self._machine_tick
 
     @property
     def disposed(self) -> bool:
@@ -145,7 +186,8 @@ class Machine(MachineApi):
             BindingError: a name that looks like a handler fits no state, or could mean two
                 things, or is no plain function where it must be.
         """
-        binding = Binding(table_of(self.schema, handlers), handlers)
+        number = 1 + max((bound.id for bound in self._bindings), default=0)
+        binding = Binding(table_of(self.schema, handlers), handlers, number)
         self._rebind((*self._bindings, binding))
         return binding
 
@@ -168,73 +210,10 @@ class Machine(MachineApi):
             mutation.call = self._planner.call(call.type, call.called, auto=call.auto)
 
     def _find_planner(self) -> Planner:
-        tables: tuple[HandlerTable, ...] = tuple(b.table for b in self._bindings)
-        return planner_for(self.schema, tables, cached=self._cached)
+        tables = [binding.table for binding in self._bindings]
+        return planner_for(self.schema, tuple(tables), cached=self._cached)
 
     # -- changing ------------------------------------------------------------------------
-
-    def add1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for one state to become active; see `add`."""
-        call = self._planner.adds.get(state) or self._planner.named(_ADD, state)
-        return self._mutate(call, args, origin)
-
-    def remove1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for one state to become inactive; see `add`."""
-        call = self._planner.removes.get(state) or self._planner.named(_REMOVE, state)
-        return self._mutate(call, args, origin)
-
-    def set1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Asks for this state alone to be active; see `add`."""
-        call = self._planner.sets.get(state) or self._planner.named(_SET, state)
-        return self._mutate(call, args, origin)
-
-    def toggle1(self, state: str, args: object = None, *, origin: object = None) -> Result:
-        """Removes the state if it is active, else adds it; see `add`."""
-        toggled = self.remove1 if self.is1(state) else self.add1
-        return toggled(state, args, origin=origin)
-
-    def add(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for states to become active.
-
-        Args:
-            states: the names; duplicates are dropped.
-            args: any object; handlers read it as `event.args`.
-            origin: who asks, where that is somebody outside; opaque to the machine.
-
-        Returns:
-            `EXECUTED` or `CANCELED`; inside a transition, a `Queued` that can be awaited.
-
-        Raises:
-            StateUnknownError: there is no such state; the message has the nearest names.
-        """
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.adds.get(names) or self._planner.named(_ADD, names)
-        return self._mutate(call, args, origin)
-
-    def remove(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for states to become inactive; see `add`."""
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.removes.get(names) or self._planner.named(_REMOVE, names)
-        return self._mutate(call, args, origin)
-
-    def set(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Asks for exactly these states to be active; see `add`."""
-        names = states if isinstance(states, str) else tuple(states)
-        call = self._planner.sets.get(names) or self._planner.named(_SET, names)
-        return self._mutate(call, args, origin)
-
-    def toggle(
-        self, states: Sequence[str], args: object = None, *, origin: object = None
-    ) -> Result:
-        """Removes the states if all are active now, else adds them; see `add`."""
-        toggled = self.remove if self.is_(states) else self.add
-        return toggled(states, args, origin=origin)
 
     def add_err(self, error: BaseException | None) -> Result:
         """Records an error: `err` is set, and Exception is added with `ErrorArgs`.
@@ -263,35 +242,135 @@ class Machine(MachineApi):
         self.err = error
         return self.add(states, ErrorArgs(error, handler, args))
 
+    # -- asking only ---------------------------------------------------------------------
+
+    def can_add1(self, state: str, args: object = None) -> bool:
+        """Whether one state could become active now; see `can_add`."""
+        return self._check(self._planner.named(_ADD, state), args)
+
+    def can_remove1(self, state: str, args: object = None) -> bool:
+        """Whether one state could become inactive now; see `can_add`."""
+        return self._check(self._planner.named(_REMOVE, state), args)
+
+    def can_add(self, states: Sequence[str], args: object = None) -> bool:
+        """Whether states could become active now: relations and handlers are asked.
+
+        Nothing changes: no tick, no queue, no automatic state; what a handler asks for
+        meanwhile is canceled, and what it raises is logged and taken for a refusal. Handlers
+        can see `event.is_check`. Also right inside a transition, where it asks about now.
+
+        Raises:
+            StateUnknownError: there is no such state.
+            StateArgsError: the arguments are not what a state declares.
+        """
+        names = states if isinstance(states, str) else tuple(states)
+        return self._check(self._planner.named(_ADD, names), args)
+
+    def can_remove(self, states: Sequence[str], args: object = None) -> bool:
+        """Whether states could become inactive now; see `can_add`."""
+        names = states if isinstance(states, str) else tuple(states)
+        return self._check(self._planner.named(_REMOVE, names), args)
+
+    def _check(self, call: Call, args: object) -> bool:
+        if self._disposed:
+            return False
+        args = self._typed(call, args)
+        check = Transition(
+            self, Check(call, args, cause=CAUSE.get()), self._planner.plan(call, self._clock)
+        )
+        clock = self._clock
+        running, clock.busy = clock.busy & RUNNING, clock.busy | RUNNING
+        try:
+            accepted = check.check(self._planner, clock, self._owners)
+        finally:
+            clock.busy = running | clock.busy & WATCHED
+        if check.error is not None:
+            event, error = check.error
+            logger.error(
+                "Handler %s of machine %s raised when asked.",
+                event.name,
+                self.id,
+                exc_info=error,
+            )
+            _pass_on(error)
+        return accepted
+
+    def _typed(self, call: Call, args: object) -> object:
+        """The arguments as the called states declare them; see `amnode.machine.arguments`."""
+        declared = self.schema.args
+        if not declared or call.type is _REMOVE or call.auto or isinstance(args, ErrorArgs):
+            return args
+        from amnode.machine.arguments import checked  # late: few schemas declare any
+
+        return checked(declared, [self.schema.names[i] for i in call.called], args)
+
+    def _typed_first(self, call: Call, args: object) -> object:
+        """The same for a mutation that was counted already, and is not if it is refused."""
+        try:
+            return self._typed(call, args)
+        except StateArgsError:
+            self._queue.tick -= 1
+            raise
+
     # -- the queue -----------------------------------------------------------------------
 
     def _mutate(self, call: Call, args: object, origin: object) -> Result:
-        if self._running or self._disposed:
+        """Makes a mutation the whole way; `fast_path` has the short one."""
+        clock, queue = self._clock, self._queue
+        if clock.busy & RUNNING or self._disposed:
             return self._enqueue(call, args, origin)
-        queue, clock = self._queue, self._clock
         queue.tick += 1
-        plan = call.plans.get(clock.mask & call.mask)
-        direct = self._direct and not queue.pending and not self._tracers.all
-        if plan is not None and plan.unseen and direct:
-            # What nobody sees cannot ask for more, so it needs no guard and no queue.
-            plan.apply(clock, self._planner.relations)
-            if self._waits.shelves or self._waits.contexts or self._tasks:
-                self._follow(plan.changed)
-            return EXECUTED
-        self._running = True
+        clock.busy |= RUNNING
         try:
             result = self._execute(call, args, origin, None)
             while queue.pending:
                 self._run_queued(queue.take())
         finally:
-            self._running = False
+            clock.busy = self._watched()
+        if self._tracers.all:
+            self._tracers.tell("queue_end", self)
         return result
+
+    def _after_solo(
+        self, event: Event, returned: object, error: BaseException | None
+    ) -> Result:
+        queue, transition = self._queue, event.transition
+        try:
+            transition.finish_solo(
+                self._planner, self._clock, event, returned, error, self._expire
+            )
+            self._conclude(transition)
+            while queue.pending:
+                self._run_queued(queue.take())
+        finally:
+            self._clock.busy = self._watched()
+        if self._tracers.all:
+            self._tracers.tell("queue_end", self)
+        return EXECUTED if transition.accepted else CANCELED
+
+    def _watched(self) -> int:
+        """Whether somebody has to be told of changes: all who may want it are here.
+
+        A whole machine order ends with a change, which the fast path would not notice.
+        """
+        waits = self._made_waits
+        watched = (
+            self._tracers.all
+            or (waits is not None and (waits.shelves or waits.contexts))
+            or self._tasks
+            or self._queue.pending
+            or self._disposed
+            or self._clock.arranged is not None
+        )
+        return WATCHED if watched else 0
 
     def _enqueue(self, call: Call, args: object, origin: object) -> Result:
         """Rule 1: what is asked for during a transition waits its turn."""
         queue = self._queue
         if self._disposed:
             return CANCELED
+        if self.schema.args:
+            args = self._typed(call, args)
         if (
             call.type is _REMOVE
             and not queue.pending
@@ -302,9 +381,15 @@ class Machine(MachineApi):
             return EXECUTED
         if queue.full and not self._must_queue(call):
             return CANCELED
-        mutation = Mutation(call, args, origin, CAUSE.get())
+        cause = CAUSE.get()
+        if cause is not None and cause.is_check and cause.machine is self:
+            return CANCELED  # a check changes nothing, nor do its handlers
+        mutation = Mutation(call, args, origin, cause)
         tick = queue.append(mutation)
+        self._clock.busy |= WATCHED
         mutation.result = Queued(tick, self._make_future)
+        if self._tracers.all:
+            self._tracers.tell("mutation_queued", self, mutation)
         return mutation.result
 
     def _must_queue(self, call: Call) -> bool:
@@ -335,11 +420,13 @@ class Machine(MachineApi):
     ) -> Result:
         """Runs one mutation: all that a handler or an observer sees, as a `Transition`."""
         clock, planner = self._clock, self._planner
+        if mutation is None and self.schema.args:
+            args = self._typed_first(call, args)
         plan = planner.plan(call, clock)
         if plan.unseen and not call.auto and not self._tracers.all:
-            plan.apply(clock, planner.relations)
+            plan.apply(clock)
             changed = plan.changed
-            self._follow(changed)
+            self._follow(changed, args)
         else:
             if mutation is None:
                 mutation = Mutation(call, args, origin, CAUSE.get())
@@ -351,10 +438,10 @@ class Machine(MachineApi):
             self._try_autos(call, mutation)
         return EXECUTED
 
-    def _follow(self, changed: Sequence[int]) -> None:
+    def _follow(self, changed: Sequence[int], args: object) -> None:
         """Steps 9 and 11 for what nobody sees: contexts, tasks and waits follow at once."""
         self._expire(changed)
-        self._waits.changed(changed)
+        self._waits.changed(changed, args)
 
     def _try_autos(self, call: Call, mutation: Mutation | None) -> None:
         """Step 11: the automatic states are tried next, unless this was about them."""
@@ -363,23 +450,53 @@ class Machine(MachineApi):
         autos = self._planner.autos(self._clock.mask)
         if autos is not None:
             cause = CAUSE.get() if mutation is None else mutation.cause
-            self._queue.prepend(Mutation(autos, cause=cause))
+            self._prepend(Mutation(autos, cause=cause))
+
+    def _prepend(self, mutation: Mutation) -> None:
+        self._queue.prepend(mutation)
+        if self._tracers.all:
+            self._tracers.tell("mutation_queued", self, mutation)
 
     def _run_transition(self, mutation: Mutation, plan: Plan) -> Transition:
-        transition = Transition(self, mutation, plan)
         if self._tracers.all:
-            self._tracers.tell("transition_start", transition)
-        transition.run(self._planner, self._clock, self._owners, self._expire)
+            transition = self._run_observed(mutation, plan)
+        else:
+            transition = Transition(self, mutation, plan)
+            transition.run(self._planner, self._clock, self._owners, self._expire)
+        self._conclude(transition)
+        return transition
+
+    def _conclude(self, transition: Transition) -> None:
+        """Step 11 of what a handler or an observer sees: errors, tasks, waits, observers."""
         if transition.error is not None:
             self._handler_raised(transition, *transition.error)
         for owner, coro, event in transition.started:
             self._own(owner, coro, event)
         if transition.changed:
-            self._waits.changed(transition.changed)
+            self._waits.changed(transition.changed, transition.mutation.args)
         if self._tracers.all:
             self._tracers.tell("transition_end", transition)
         if transition.error is not None:
             _pass_on(transition.error[1])
+
+    def _run_observed(self, mutation: Mutation, plan: Plan) -> Transition:
+        """The same with tracers, which are told of each step that they know."""
+        tracers = self._tracers
+        if tracers.handlers:
+            transition = ObservedTransition(self, mutation, plan, tracers.tell)
+        else:
+            transition = Transition(self, mutation, plan)
+        told = False
+
+        def on_change(changed: Sequence[int]) -> None:
+            nonlocal told
+            self._expire(changed)
+            if not told:
+                told = True
+                tracers.tell("transition_finals", transition)
+
+        tracers.tell("transition_start", transition)
+        transition.run(self._planner, self._clock, self._owners, on_change)
         return transition
 
     def _handler_raised(
@@ -401,7 +518,7 @@ class Machine(MachineApi):
         call = self._planner.call(_ADD, (exception,))
         mutation = Mutation(call, ErrorArgs(error, event), cause=event)
         mutation.quiet = transition.auto  # rule 5
-        self._queue.prepend(mutation)
+        self._prepend(mutation)
 
     def _expire(self, changed: Sequence[int]) -> None:
         """Step 9: contexts end, and so do the tasks of states that are active no more."""
@@ -409,11 +526,40 @@ class Machine(MachineApi):
         for state in changed if self._tasks else ():
             if state in self._tasks and not self._clock.mask >> state & 1:
                 maker = _owned_task()
+                if self._waiting:
+                    self._stop_waiting(state)
                 for task in self._tasks.pop(state):
                     # Those that end stay known until they have: dispose waits for them.
                     self._tasks.setdefault(_MACHINE, {})[task] = None
                     if task is not maker:  # rule 4
                         task.cancel()
+
+    # -- growing -----------------------------------------------------------------------------
+
+    def grow(self, states: Mapping[str, State]) -> None:
+        """Adds states to the schema, behind the others, which keep their ticks and places.
+
+        Handlers that are bound may name the new states. Replicas that follow the machine go on
+        with the states that they know; those that connect from now on know the new ones, which
+        are closed to them. The schema's version is the number of its states.
+
+        Raises:
+            SchemaError: a state exists already, or contradicts others; nothing was added.
+            BindingError: a bound handler could now mean two things; nothing was added.
+            MachineError: a transition is running.
+        """
+        self._settled("grow")
+        schema = self.schema.grown(states)
+        tables = [table_of(schema, binding.owner) for binding in self._bindings]
+        order = tuple(self._clock.active())
+        self.schema = schema
+        self._clock.ticks += [0] * len(states)
+        self._clock.ranked = relations_of(schema).ranked
+        self._clock.arrange(order)
+        for binding, table in zip(self._bindings, tables, strict=True):
+            binding.table = table
+        self._rebind(self._bindings)
+        self._tracers.tell("schema_changed", self)
 
     # -- tasks -----------------------------------------------------------------------------
 
@@ -444,17 +590,46 @@ class Machine(MachineApi):
             coro.close()
             raise
 
+    def owner_of(self, task: asyncio.Task[Any]) -> str | None:
+        """The state that owns a task, or the machine's id for its own; None for any other."""
+        for owner, tasks in [*self._tasks.items()]:
+            if task in tasks:
+                return self.id if owner == _MACHINE else self.schema.names[owner]
+        return None
+
     def _own(self, owner: int, coro: Coroutine[Any, Any, Any], event: Event) -> None:
         """Makes a task of what an async handler returned."""
         if self._disposed:
             coro.close()
             return
         try:
-            self._start_task(owner, coro, event)
+            if self._at_limit(owner):
+                self._waiting = {} if self._waiting is None else self._waiting
+                waiting = self._waiting.setdefault(owner, deque())
+                waiting.append((copy_context(), coro, event))
+            else:
+                self._start_task(owner, coro, event)
         except RuntimeError:  # no running loop
             coro.close()
             why = MachineError(f"Handler {event.name} is async, which needs a running loop.")
             self._add_error((EXCEPTION,), why, None, event)
+
+    def _start_waiting(self, owner: int) -> None:
+        """Starts the next of those that wait for their turn, if it has come."""
+        waiting = (self._waiting or {}).get(owner)
+        while waiting and not self._at_limit(owner):
+            context, coro, event = waiting.popleft()
+            context.run(self._start_task, owner, coro, event)
+
+    def _stop_waiting(self, owner: int) -> None:
+        """Takes back those whose state ended before their turn."""
+        for _context, coro, _event in (self._waiting or {}).pop(owner, ()):
+            coro.close()
+
+    def _at_limit(self, owner: int) -> bool:
+        limits = self.schema.task_limits
+        limit = limits.get(self.schema.names[owner]) if limits and owner != _MACHINE else None
+        return limit is not None and len(self._tasks.get(owner, ())) >= limit
 
     def _start_task(
         self, owner: int, coro: Coroutine[Any, Any, Any], cause: Event | None
@@ -462,6 +637,7 @@ class Machine(MachineApi):
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(CAUSE.set, cause)
+        self._clock.busy |= WATCHED
         task = loop.create_task(coro, context=context)
         context.run(_OWNED.set, task)
         self._tasks.setdefault(owner, {})[task] = None
@@ -474,6 +650,8 @@ class Machine(MachineApi):
             if tasks.pop(task, self) is None:
                 if not tasks:
                     del self._tasks[owner]
+                if self._waiting:
+                    self._start_waiting(owner)
                 break
         error = None if task.cancelled() else task.exception()
         if error is not None and self._disposed:
@@ -484,16 +662,18 @@ class Machine(MachineApi):
     # -- the end ---------------------------------------------------------------------------
 
     async def dispose(self, *, drain: float = 1.0) -> None:
-        """Ends the machine: mutations are refused, waits fail, tasks are cancelled.
+        """Ends the machine: mutations are refused, waits fail, tasks are cancelled, hooks run.
 
-        Reads keep the last values. Returns when all tasks have ended, but for the one that
-        calls it; so does another call.
+        Its children end with it. Reads keep the last values. Returns when all tasks have ended,
+        but for the one that calls it; so does another call.
 
         Args:
             drain: seconds that tasks owned by the machine itself may go on; 1 by default.
         """
         self._dispose_now()
         try:
+            for child in self.children:
+                await child.dispose(drain=drain)
             draining = self._tasks_left()
             if draining:
                 await asyncio.wait(draining, timeout=drain)
@@ -503,12 +683,20 @@ class Machine(MachineApi):
                 task.cancel()
         if left:
             await asyncio.wait(left)
+        if self._dispose_hooks:
+            await self._run_dispose_hooks()
+        self._leave()
 
     def _dispose_now(self) -> None:
         """The part that does not wait."""
         if self._disposed:
             return
         self._disposed = True
+        self._clock.busy |= WATCHED
+        for child in self.children:
+            child._dispose_now()
+        for state in [*(self._waiting or ())]:
+            self._stop_waiting(state)
         for mutation in self._queue.drain():
             if mutation.result is not None:
                 mutation.result.settle(CANCELED)
@@ -523,9 +711,6 @@ class Machine(MachineApi):
     def _tasks_left(self) -> list[asyncio.Task[Any]]:
         calling = _owned_task()
         return [task for tasks in self._tasks.values() for task in tasks if task is not calling]
-
-    def _disposed_error(self) -> MachineDisposedError:
-        return MachineDisposedError(f"Machine {self.id} was disposed.")
 
 
 def _owned_task() -> asyncio.Task[Any] | None:

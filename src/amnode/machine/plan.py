@@ -29,7 +29,7 @@ import msgspec
 from amnode.machine.binding import Handler, HandlerTable
 from amnode.machine.clock import Clock
 from amnode.machine.queue import MutationType
-from amnode.machine.resolve import Relations, Resolution, bits, relations_of
+from amnode.machine.resolve import Relations, Resolution, bits, each, relations_of
 from amnode.machine.schema import Schema
 
 #: Calls, plans and orders that one planner remembers, together.
@@ -88,6 +88,7 @@ class Call:
         called: the states, by index, in the order given.
         called_mask: the same as a mask.
         calls_multi: whether one of them is Multi.
+        typed: a called state declares its arguments, so they are checked first.
         quiet: an add of only Healthcheck or only Heartbeat, which starts no automatic states.
         auto: made by the machine for its automatic states.
         mask: the states that can influence the outcome.
@@ -103,6 +104,7 @@ class Call:
         "plans",
         "quiet",
         "type",
+        "typed",
     )
 
     def __init__(
@@ -112,6 +114,7 @@ class Call:
         mask: int,
         *,
         calls_multi: bool,
+        typed: bool,
         quiet: bool,
         auto: bool,
     ) -> None:
@@ -119,25 +122,56 @@ class Call:
         self.called = called
         self.called_mask = bits(called)
         self.calls_multi = calls_multi
+        self.typed = typed
         self.quiet = quiet
         self.auto = auto
         self.mask = mask
         self.plans: dict[int, Plan] = {}
 
 
+class Solo(msgspec.Struct, frozen=True):
+    """The one handler of a transition that has no other, a final one.
+
+    Attributes:
+        function: what to call; it takes the owner of `binding` first, if `is_method`.
+        binding: which.
+        is_method: see there.
+        step: the same as the plan has it.
+    """
+
+    function: Handler
+    binding: int
+    is_method: bool
+    step: Step
+
+
 class Plan:
     """The outcome of a call in all configurations that look the same to it.
 
+    The first eight say how little has to be done; see `amnode.machine.fast_path`.
+
     Attributes:
+        call: whose outcome it is.
+        slow: somebody negotiates, more than one final handler runs, or automatic states follow.
+        solo: the one final handler that runs, where it is not slow; or None.
+        rises: all that changes is that `state` is activated.
+        falls: all that changes is that `state` is deactivated.
+        repeats: all that changes is that `state`, an active Multi one, is called again.
+        all_rise: states are activated, and nothing else changes. Like the next one, it says
+            that `front` and `ends` have what moves.
+        all_fall: states are deactivated, and nothing else changes.
+        plain: the two together: there are states that end, and others that come to the front.
         accepted: False if it is canceled before any handler runs.
         targets: mask of the states that it makes or leaves active, as far as it looks.
-        flips: states whose tick moves by one; `flip_mask` the same as a mask.
-        bumps: called active Multi states, whose tick moves by two.
-        ends: those of `flips` that are deactivated.
-        front: what goes to the front of the machine order, last one first. Like `back`, it
-            lacks the states that have a fixed place.
+        moves: states whose tick moves: each once, but twice a called active Multi state, whose
+            tick moves by two.
+        flip_mask: those that are activated or deactivated.
+        ends: what is deactivated.
+        leaves: what leaves its place in the machine order: to end, or to come to its front.
+        front: what comes to the front of the machine order, last one first.
         back: what goes to its end.
-        rearranged: an `after` relates two targets, so the whole order is computed.
+        arranges: an `after` may have a say in the order.
+        arrange: it does, for it relates two targets, so this computes the whole order; or None.
         changed: all states whose tick moves.
         steps: the handlers, or None where their order depends on the machine order:
             then `by_order` has them, by the order of the active states in `unordered`.
@@ -148,16 +182,27 @@ class Plan:
 
     __slots__ = (
         "accepted",
+        "all_fall",
+        "all_rise",
+        "arrange",
+        "arranges",
         "back",
-        "bumps",
         "by_order",
+        "call",
         "changed",
         "ends",
+        "falls",
         "flip_mask",
-        "flips",
         "front",
-        "rearranged",
+        "leaves",
+        "moves",
+        "plain",
         "relevant",
+        "repeats",
+        "rises",
+        "slow",
+        "solo",
+        "state",
         "steps",
         "targets",
         "unordered",
@@ -166,49 +211,68 @@ class Plan:
 
     def __init__(
         self,
+        call: Call,
         resolution: Resolution,
         steps: Steps,
         active: int,
-        relevant: int,
         relations: Relations,
     ) -> None:
-        ranked = relations.ranked_mask
+        self.call = call
         self.accepted = resolution.accepted
         self.targets = bits(resolution.targets)
+        self.ends = ends = steps.deactivated
         begun = tuple(i for i in steps.activated if not active >> i & 1)
-        self.ends = steps.deactivated
-        self.flips = (*self.ends, *begun)
-        self.flip_mask = bits(self.flips)
-        self.bumps = tuple(i for i in steps.activated if active >> i & 1)
-        self.changed = (*self.flips, *self.bumps)
-        self.front = tuple(i for i in reversed(resolution.front) if not ranked >> i & 1)
-        self.back = tuple(i for i in resolution.back if not ranked >> i & 1)
-        self.rearranged = relations.interferes(self.targets)
-        self.unseen = self.accepted and not steps.negotiation and not steps.finals
-        self.relevant = relevant
-        self.unordered = active & relevant & ~ranked
+        bumps = tuple(i for i in steps.activated if active >> i & 1)
+        self.changed = (*ends, *begun, *bumps)
+        self.moves = (*self.changed, *bumps)
+        self.flip_mask = bits(ends) | bits(begun)
+        self.front = resolution.front[::-1]
+        self.leaves = (*ends, *(i for i in self.front if active >> i & 1))
+        self.back = resolution.back
+        self.arranges = relations.after_mask != 0
+        self.arrange = relations.arrange if relations.interferes(self.targets) else None
+        self.relevant = relevant = call.mask
+        self.unordered = active & relevant & ~relations.ranked_mask
         depends = self.unordered.bit_count() > 1 and _order_matters(steps)
         self.steps: Steps | None = None if depends else steps
-        self.by_order: dict[tuple[int, ...], Steps] = {}
+        self.by_order: dict[tuple[int, ...], Steps] | None = None
+        moved = set(self.front) == set(begun) and not bumps
+        self.plain = moved and not self.back and not self.arranges
+        self.unseen = self.accepted and not steps.negotiation and not steps.finals
+        # How little has to be done.
+        self.solo = _solo(steps) if self.accepted else None
+        self.slow = call.typed or not (self.unseen or self.solo) or relations.auto_mask != 0
+        self.all_rise = self.plain and not ends
+        self.all_fall = self.plain and not begun
+        self.state = self.changed[0] if len(self.changed) == 1 else -1
+        self.rises = self.all_rise and self.state >= 0
+        self.falls = self.all_fall and self.state >= 0
+        in_place = self.front == bumps and not self.back and not self.arranges
+        self.repeats = in_place and self.state >= 0
 
-    def apply(self, clock: Clock, relations: Relations) -> None:
+    def apply(self, clock: Clock) -> None:
         """Step 9: moves the ticks and the machine order."""
         ticks, order = clock.ticks, clock.order
-        for state in self.flips:
-            ticks[state] += 1
-        for state in self.bumps:
-            ticks[state] += 2
         clock.mask ^= self.flip_mask
-        clock.arranged = None
-        for state in self.ends:
-            order.pop(state, None)
+        if self.plain and clock.arranged is None:
+            for state in self.ends:
+                ticks[state] += 1
+                del order[state]
+            for state in self.front:
+                ticks[state] += 1
+                order[state] = None
+            return
+        for state in self.moves:
+            ticks[state] += 1
+        for state in self.leaves:
+            del order[state]
         for state in self.front:
-            order.pop(state, None)
             order[state] = None
         if self.back:
             clock.put_last(self.back)
-        if self.rearranged:
-            clock.arrange(relations.arrange([*clock.active()]))
+        clock.arranged = None
+        if self.arrange is not None:
+            clock.arrange(self.arrange([*clock.active()]))
 
 
 class Planner:
@@ -246,17 +310,27 @@ class Planner:
         found = self._calls.get(key)
         if found is None:
             relations = self.relations
-            mask = relations.influence(type_, called) | self._pair_mask | relations.after_mask
+            mask = relations.everything
+            if self._cached:  # without, all is looked at: what is compared is the whole truth
+                mask = relations.influence(type_, called)
+                mask |= self._pair_mask | relations.after_mask
             found = Call(
                 type_,
                 called,
                 mask,
                 calls_multi=bool(bits(called) & relations.multi_mask),
+                typed=self._is_typed(type_, called),
                 quiet=type_ is MutationType.ADD and called in self._quiet_calls,
                 auto=auto,
             )
             self._remember(self._calls, key, found)
         return found
+
+    def _is_typed(self, type_: MutationType, called: tuple[int, ...]) -> bool:
+        names, declared = self.schema.names, self.schema.args
+        if not declared or type_ is MutationType.REMOVE:
+            return False
+        return any(names[i] in declared for i in called)
 
     def named(self, type_: MutationType, names: str | tuple[str, ...]) -> Call:
         """The call of these states; `adds`, `removes` and `sets` have it from now on.
@@ -264,9 +338,12 @@ class Planner:
         Raises:
             StateUnknownError: there is no such state.
         """
-        states = (names,) if isinstance(names, str) else dict.fromkeys(names)
-        call = self.call(type_, tuple(self.schema.index(name) for name in states))
-        self._remember((self.adds, self.removes, self.sets)[type_], names, call)
+        known = (self.adds, self.removes, self.sets)[type_]
+        call = known.get(names)
+        if call is None:
+            states = (names,) if isinstance(names, str) else dict.fromkeys(names)
+            call = self.call(type_, tuple([self.schema.index(name) for name in states]))
+            self._remember(known, names, call)
         return call
 
     def plan(self, call: Call, clock: Clock) -> Plan:
@@ -285,10 +362,11 @@ class Planner:
             return plan.steps
         unordered = plan.unordered
         key = tuple(i for i in clock.order if unordered >> i & 1)
+        if plan.by_order is None:
+            plan.by_order = {}
         steps = plan.by_order.get(key)
         if steps is None:
-            active = tuple(clock.active())
-            resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
+            active, resolution = self._resolve(call, clock)
             steps = self._steps(call, resolution, active)
             self._remember(plan.by_order, key, steps)
         return steps
@@ -317,10 +395,25 @@ class Planner:
     # -- making a plan -------------------------------------------------------------------
 
     def _make(self, call: Call, clock: Clock) -> Plan:
-        active = tuple(clock.active())
-        resolution = self.relations.resolve(call.type, call.called, active, auto=call.auto)
+        active, resolution = self._resolve(call, clock)
         steps = self._steps(call, resolution, active)
-        return Plan(resolution, steps, clock.mask, call.mask, self.relations)
+        return Plan(call, resolution, steps, clock.mask, self.relations)
+
+    def _resolve(self, call: Call, clock: Clock) -> tuple[tuple[int, ...], Resolution]:
+        """What the relations say, and those of the active states that were looked at."""
+        looked_at = clock.mask & call.mask
+        if looked_at & (looked_at - 1):
+            active = tuple(i for i in clock.active() if looked_at >> i & 1)
+        else:  # none, or one
+            active = tuple(each(looked_at))
+        resolution = self.relations.resolve(
+            call.type,
+            call.called,
+            active,
+            auto=call.auto,
+            besides=clock.mask & ~looked_at,
+        )
+        return active, resolution
 
     def _steps(self, call: Call, resolution: Resolution, active: Sequence[int]) -> Steps:
         targets, active_mask = resolution.targets, bits(active)
@@ -330,6 +423,8 @@ class Planner:
             again = call.called_mask & self.relations.multi_mask
         deactivated = tuple(i for i in active if not target_mask >> i & 1)
         activated = tuple(i for i in targets if again >> i & 1 or not active_mask >> i & 1)
+        if not self._handlers:
+            return Steps((), (), deactivated, activated)
         stayed = () if call.type is MutationType.REMOVE else targets
         return Steps(
             (
@@ -379,7 +474,7 @@ def planner_for(
 
     One whose handlers came from a mapping is not shared: the next mapping is another.
     """
-    if not cached or not all(table.methods for table in tables):
+    if not cached or [table for table in tables if not table.methods]:
         return Planner(schema, tables, cached=cached)
     return schema.compile(tables, lambda: Planner(schema, tables))
 
@@ -391,6 +486,15 @@ def _by_name(tables: tuple[HandlerTable, ...]) -> dict[str, tuple[Bound, ...]]:
             bound = Bound(k, function, table.methods)
             found[name] = (*found.get(name, ()), bound)
     return found
+
+
+def _solo(steps: Steps) -> Solo | None:
+    """The only handler, if it is a final one."""
+    if steps.negotiation or len(steps.finals) != 1 or len(steps.finals[0].handlers) != 1:
+        return None
+    step = steps.finals[0]
+    bound = step.handlers[0]
+    return Solo(bound.function, bound.binding, bound.is_method, step)
 
 
 def _order_matters(steps: Steps) -> bool:

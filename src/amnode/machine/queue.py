@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -112,7 +112,10 @@ class Mutation:
         prepended: put in front of the queue; does not count in its tick.
         quiet: no automatic states are tried after it.
         result: set when it is queued.
+        is_check: whether somebody only asks what would be.
     """
+
+    is_check: ClassVar[bool] = False
 
     __slots__ = ("args", "call", "cause", "origin", "prepended", "quiet", "result")
 
@@ -145,13 +148,22 @@ class Mutation:
         return f"<Mutation {self.type.name.lower()} {self.called}>"
 
 
+class Check(Mutation):
+    """A request that is negotiated, and changes nothing."""
+
+    is_check: ClassVar[bool] = True
+
+    __slots__ = ()
+
+
 class MutationQueue:
     """The mutations that wait, in order, with the queue's own tick.
 
     Attributes:
         limit: how many may wait (rule 3).
         tick: see rule 1.
-        pending: those that wait; for reading only.
+        pending: those that wait; for reading only. Most machines never queue, so an empty
+            queue holds nothing.
     """
 
     __slots__ = ("_appended", "_mergeable", "limit", "pending", "tick")
@@ -159,9 +171,9 @@ class MutationQueue:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.tick = 1
-        self.pending: deque[Mutation] = deque()
+        self.pending: deque[Mutation] | tuple[()] = ()
         self._appended = 0
-        self._mergeable: dict[tuple[MutationType, int], int] = {}
+        self._mergeable: dict[tuple[MutationType, int], int] | None = None
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -176,7 +188,8 @@ class MutationQueue:
 
     def has_equal(self, call: Call) -> bool:
         """Whether a mutation like this one, without arguments, is pending (rule 2)."""
-        return bool(self._mergeable.get((call.type, call.called_mask)))
+        waiting = self._mergeable
+        return bool(waiting and waiting.get((call.type, call.called_mask)))
 
     def is_called(self, type_: MutationType, state: int) -> bool:
         """Whether a pending mutation of this type calls `state`."""
@@ -184,7 +197,7 @@ class MutationQueue:
 
     def append(self, mutation: Mutation) -> int:
         """Puts a mutation last; returns the queue tick at which it will run."""
-        self.pending.append(mutation)
+        self._opened().append(mutation)
         self._appended += 1
         self._count(mutation, 1)
         return self.tick + self._appended
@@ -192,12 +205,12 @@ class MutationQueue:
     def prepend(self, mutation: Mutation) -> None:
         """Puts a mutation first; it will not count in the tick (rule 1)."""
         mutation.prepended = True
-        self.pending.appendleft(mutation)
+        self._opened().appendleft(mutation)
         self._count(mutation, 1)
 
     def take(self) -> Mutation:
         """Takes the first one off, and counts it (rule 1)."""
-        mutation = self.pending.popleft()
+        mutation = self._opened().popleft()
         self._count(mutation, -1)
         if not mutation.prepended:
             self._appended -= 1
@@ -207,18 +220,27 @@ class MutationQueue:
     def drain(self) -> list[Mutation]:
         """Takes all of them off without running them; the tick stays."""
         left = list(self.pending)
-        self.pending.clear()
-        self._mergeable.clear()
+        self.pending = ()
+        self._mergeable = None
         self._appended = 0
         return left
+
+    def _opened(self) -> deque[Mutation]:
+        pending = self.pending
+        if isinstance(pending, tuple):
+            pending = self.pending = deque[Mutation]()
+        return pending
 
     def _count(self, mutation: Mutation, by: int) -> None:
         call = mutation.call
         if mutation.args is not None or call.calls_multi:
             return
+        waiting = self._mergeable
+        if waiting is None:
+            waiting = self._mergeable = {}
         key = (call.type, call.called_mask)
-        count = self._mergeable.get(key, 0) + by
+        count = waiting.get(key, 0) + by
         if count:
-            self._mergeable[key] = count
+            waiting[key] = count
         else:
-            self._mergeable.pop(key, None)
+            waiting.pop(key, None)

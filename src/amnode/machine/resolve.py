@@ -53,6 +53,8 @@ class Relations:
         self._add = [_indexes(schema, row.add) for row in rows]
         self._after = [_indexes(schema, row.after) for row in rows]
         self._require_mask = [bits(row) for row in self._require]
+        #: What any state requires.
+        self._required_mask = bits(i for row in self._require for i in row)
         self._remove_mask = [bits(_indexes(schema, row.remove)) for row in rows]
         self._removers_mask = [0] * self.size
         for i, removed in enumerate(self._remove_mask):
@@ -67,7 +69,7 @@ class Relations:
         self.after_mask = bits(i for pair in self._after_pairs for i in each(pair))
         #: States that `require` puts in a fixed place, behind all others, in this order.
         placed = (i for i, rank in enumerate(self._rank) if rank)
-        self.ranked = tuple(sorted(placed, key=self._rank.__getitem__))
+        self.ranked = dict.fromkeys(sorted(placed, key=self._rank.__getitem__))
         self.ranked_mask = bits(self.ranked)
         #: What decides which automatic states are tried.
         self.auto_influence = self.auto_mask | bits(
@@ -83,14 +85,19 @@ class Relations:
         active: Sequence[int],
         *,
         auto: bool = False,
+        besides: int = 0,
     ) -> Resolution:
         """Steps 1 to 6, and the acceptance of step 7.
+
+        It is enough to look at the active states that `influence` names. The others, given as
+        `besides`, stay as they are, and so they meet what is required of them.
 
         Args:
             type_: ADD, REMOVE or SET.
             called: the states asked for, without duplicates.
             active: the active states, in machine order.
             auto: an automatic mutation, accepted if any called state is a target.
+            besides: mask of the active states that are not in `active`.
         """
         active_mask, called_mask = bits(active), bits(called)
         expands = self.everything & ~active_mask
@@ -106,11 +113,11 @@ class Relations:
         # Steps 2 to 5.
         self._expand(listed, expands)
         appended = bits(listed) & ~start
-        self._drop_unmet(listed)
+        self._drop_unmet(listed, besides)
         self._drop_blocked(listed)
         appended &= bits(listed)
         self._expand_front(listed, expands)
-        self._drop_unmet(listed)
+        self._drop_unmet(listed, besides)
         # Step 6, and what the order of the machine has to know.
         reached = bits(listed)
         kept = bits(others) if type_ is MutationType.ADD else start & ~called_mask
@@ -131,10 +138,10 @@ class Relations:
                         present |= 1 << other
                         listed.append(other)
 
-    def _drop_unmet(self, listed: list[int]) -> None:
+    def _drop_unmet(self, listed: list[int], besides: int) -> None:
         """Step 3: states whose `require` is not met go, until none goes."""
         while True:
-            present = bits(listed)
+            present = bits(listed) | besides
             met = [
                 i for i in listed if self._require_mask[i] & present == self._require_mask[i]
             ]
@@ -194,7 +201,9 @@ class Relations:
         coming = self._with_added(called)
         ending = self._with_requirers(self._removed_by(coming))
         needed = bits(i for state in each(coming) for i in self._require[state])
-        keepers = bits(i for i, removed in enumerate(self._remove_mask) if removed & coming)
+        keepers = 0
+        for state in each(coming):
+            keepers |= self._removers_mask[state]
         return coming | ending | needed | keepers
 
     def autos(self, active_mask: int) -> tuple[int, ...]:
@@ -234,6 +243,8 @@ class Relations:
         return removed
 
     def _with_requirers(self, states_mask: int) -> int:
+        if not states_mask & self._required_mask:
+            return states_mask
         while True:
             grown = states_mask | bits(
                 i for i, needed in enumerate(self._require_mask) if needed & states_mask

@@ -12,6 +12,9 @@ the names and a type checker knows them:
     Door.Open          # "Open", a str
     Door.schema()      # the Schema
 
+        Shut = Group(Closed, "Locked")   # names of states that belong together
+    Door.Shut          # ("Closed", "Locked"), a tuple of str
+
 Classes inherit: a subclass has the states of its bases, and a state that it defines again
 replaces the inherited one whole. `_order_` gives the order of the ticks in machine time;
 without it the inherited states come first. A schema can also be made from a plain mapping.
@@ -38,7 +41,7 @@ EXCEPTION = "Exception"
 
 T = TypeVar("T")
 
-Names: TypeAlias = "Iterable[str | State]"
+Names: TypeAlias = "Iterable[str | State | Group]"
 
 
 class State(msgspec.Struct, frozen=True):
@@ -55,6 +58,11 @@ class State(msgspec.Struct, frozen=True):
         after: states whose handlers run before this one's in the same transition.
         tags: free text for people and tools; the machine does not read them.
         name: set by the `States` class that declares it.
+        args: the type of the arguments that come with an add or set of this state, such as a
+            msgspec struct or a dataclass; `X | None` where they may be left out. None, the
+            default, takes anything. See `amnode.machine.arguments`.
+        tasks: how many tasks of its async handlers run at once, the others wait for their
+            turn; 0, the default, is no limit.
     """
 
     auto: bool = False
@@ -65,6 +73,8 @@ class State(msgspec.Struct, frozen=True):
     after: Names = ()
     tags: Iterable[str] = ()
     name: str = ""
+    args: Any = None
+    tasks: int = 0
 
     def __set_name__(self, owner: type, name: str) -> None:
         force_setattr(self, "name", name)
@@ -75,6 +85,32 @@ class State(msgspec.Struct, frozen=True):
     def __get__(self, instance: object, owner: type) -> str: ...
     def __get__(self, instance: object, owner: type) -> str:
         return self.name
+
+
+class Group(Iterable["str | State"]):
+    """States that belong together, by any name that a `States` class gives the group.
+
+    Read from the class it is a tuple of names. In a relation it stands for its states; a state
+    that is itself in a group that it removes is left out, as always.
+
+    Args:
+        states: declared before, or names.
+    """
+
+    __slots__ = ("_states",)
+
+    def __init__(self, *states: str | State | Group) -> None:
+        self._states = states
+
+    def __iter__(self) -> Iterator[str | State]:
+        for state in self._states:
+            if isinstance(state, Group):
+                yield from state
+            else:
+                yield state
+
+    def __get__(self, instance: object, owner: type) -> tuple[str, ...]:
+        return _names(self)
 
 
 class Relations(msgspec.Struct, frozen=True):
@@ -95,15 +131,41 @@ class Schema(Mapping[str, Relations]):
     Args:
         states: name to `State`, in the order of the ticks in machine time.
         order: another order, of all names or of the first ones.
+        groups: names of states that belong together, by the name of the group.
+
+    Attributes:
+        names: of the states, in the order of machine time.
+        groups: as given.
+        args: the types of arguments that states declare, by state.
+        task_limits: how many tasks of a state run at once, where there is a limit.
 
     Raises:
         SchemaError: the states contradict each other, or name one that does not exist.
     """
 
-    __slots__ = ("_compiled", "_index", "_states", "names")
+    __slots__ = (
+        "_compiled",
+        "_index",
+        "_states",
+        "args",
+        "groups",
+        "names",
+        "task_limits",
+    )
 
-    def __init__(self, states: Mapping[str, State], order: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        states: Mapping[str, State],
+        order: Sequence[str] = (),
+        groups: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         self._states = _parse(states, order)
+        self.args: dict[str, Any] = {n: s.args for n, s in states.items() if s.args is not None}
+        self.task_limits: dict[str, int] = {n: s.tasks for n, s in states.items() if s.tasks}
+        self.groups: dict[str, tuple[str, ...]] = {
+            group: tuple(members) for group, members in (groups or {}).items()
+        }
+        _verify_groups(self.groups, self._states)
         self.names: tuple[str, ...] = tuple(self._states)
         self._index = {name: i for i, name in enumerate(self.names)}
         self._compiled: dict[object, Any] = {}
@@ -141,7 +203,26 @@ class Schema(Mapping[str, Relations]):
 
     def extend(self, states: Mapping[str, State], order: Sequence[str] = ()) -> Schema:
         """A schema with `states` added; one of the same name is replaced, in its old place."""
-        return Schema({**self.to_states(), **states}, order)
+        return Schema({**self.to_states(), **states}, order, self.groups)
+
+    def merge(self, other: Schema, order: Sequence[str] = ()) -> Schema:
+        """A schema with the states and groups of both; of one name, those of `other` count."""
+        return Schema(
+            {**self.to_states(), **other.to_states()}, order, {**self.groups, **other.groups}
+        )
+
+    def grown(self, states: Mapping[str, State]) -> Schema:
+        """A schema with `states` behind the others, all of which keep their places.
+
+        Raises:
+            SchemaError: one of them exists; a schema only grows.
+        """
+        known = [name for name in states if name in self._states]
+        if known:
+            raise SchemaError(
+                f"State {', '.join(known)} exists; a schema only grows by states that are new."
+            )
+        return self.extend(states, (*self.names, *states))
 
     def compile(self, key: object, make: Callable[[], T]) -> T:
         """What was made of this schema for `key`, or is made now; all its machines share it.
@@ -159,7 +240,17 @@ class Schema(Mapping[str, Relations]):
     def to_states(self) -> dict[str, State]:
         """The schema as the mapping that makes it again."""
         return {
-            name: State(s.auto, s.multi, s.require, s.add, s.remove, s.after, s.tags)
+            name: State(
+                s.auto,
+                s.multi,
+                s.require,
+                s.add,
+                s.remove,
+                s.after,
+                s.tags,
+                args=self.args.get(name),
+                tasks=self.task_limits.get(name, 0),
+            )
             for name, s in self._states.items()
         }
 
@@ -175,7 +266,7 @@ class States:
 
     @classmethod
     def schema(cls) -> Schema:
-        """The states of the class and its bases, parsed once a class.
+        """The states and groups of the class and its bases, parsed once a class.
 
         Raises:
             SchemaError: see `Schema`.
@@ -184,13 +275,16 @@ class States:
         if isinstance(cached, Schema):
             return cached
         found: dict[str, State] = {}
+        groups: dict[str, tuple[str, ...]] = {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
                 if isinstance(value, State):
                     found[name] = value
+                elif isinstance(value, Group):
+                    groups[name] = _names(value)
         if EXCEPTION not in cls._order_:
             found[EXCEPTION] = found.pop(EXCEPTION)  # last unless placed
-        cls._schema_ = Schema(found, cls._order_)
+        cls._schema_ = Schema(found, cls._order_, groups)
         return cls._schema_
 
 
@@ -214,6 +308,8 @@ def _parse(states: Mapping[str, State], order: Sequence[str]) -> dict[str, Relat
     for name, state in states.items():
         if not isinstance(state, State):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SchemaError(f"State {name} is {state!r}; it must be a State.")
+        if state.tasks < 0:
+            raise SchemaError(f"State {name} has {state.tasks} tasks; at least 0 (no limit).")
         if not name.isidentifier():
             raise SchemaError(f"{name!r} is no name for a state; use an identifier.")
     # Invariant 1.
@@ -242,8 +338,23 @@ def _relations(name: str, state: State) -> Relations:
 def _names(given: Names) -> tuple[str, ...]:
     if isinstance(given, (str, State)):
         given = (given,)
-    names = (item.name if isinstance(item, State) else item for item in given)
+    names: list[str] = []
+    for item in given:
+        if isinstance(item, Group):
+            names += _names(item)
+        else:
+            names.append(item.name if isinstance(item, State) else item)
     return tuple(dict.fromkeys(names))
+
+
+def _verify_groups(
+    groups: Mapping[str, tuple[str, ...]], parsed: Mapping[str, Relations]
+) -> None:
+    for group, members in groups.items():
+        for name in members:
+            if name not in parsed:
+                near = did_you_mean(name, parsed)
+                raise SchemaError(f"Group {group} has {name!r}, which is unknown{near}.")
 
 
 def _verify(name: str, relations: Relations, parsed: Mapping[str, Relations]) -> None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import msgspec
 
 from amnode.errors import BindingError
 from amnode.machine.clock import Clock
@@ -24,46 +26,78 @@ from amnode.machine.queue import Mutation, MutationType
 from amnode.machine.resolve import bits, each
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the checker has it; only its default is needed
+
     from amnode.machine.machine import Machine
+
+    A = TypeVar("A", default=Any)
+else:
+    A = TypeVar("A")
 
 
 #: The event whose handler is running, or whose task this is: the cause of what it does.
 CAUSE: ContextVar[Event | None] = ContextVar("amnode_cause", default=None)
 
 
-class Event:
+class Event(msgspec.Struct, Generic[A], eq=False):
     """What a handler is told.
+
+    A handler may say which arguments it expects, as its state declares them, for the checker:
+    `def OpenState(self, event: Event[OpenArgs])`.
 
     Attributes:
         machine: whose handler it is.
-        name: of the handler, such as "FooState".
-        transition: the transition that is running.
-        mutation: what asked for it; has the origin and the cause.
+        step: the turn of this handler among those of the transition.
+        args: the arguments of the mutation, or None.
     """
 
-    __slots__ = ("name", "transition")
-
-    def __init__(self, name: str, transition: Transition) -> None:
-        self.name = name
-        self.transition = transition
+    machine: Machine
+    step: Step
+    args: A
+    _plan: Plan
+    _origin: object
+    _cause: Event | None
+    _transition: Transition | None = None
 
     @property
-    def machine(self) -> Machine:
-        """The machine whose handler this is."""
-        return self.transition.machine
+    def name(self) -> str:
+        """The name of the handler, such as "FooState"."""
+        return self.step.name
+
+    @property
+    def transition(self) -> Transition:
+        """The transition that is running; made when first asked for, if nobody saw it."""
+        made = self._transition
+        if made is None:
+            mutation = Mutation(self._plan.call, self.args, self._origin, self._cause)
+            made = self._transition = Transition(self.machine, mutation, self._plan)
+            made.changed = self._plan.changed
+        return made
 
     @property
     def mutation(self) -> Mutation:
-        """What asked for the transition."""
+        """What asked for the transition; has the origin and the cause."""
         return self.transition.mutation
 
     @property
-    def args(self) -> Any:
-        """The arguments of the mutation, or None."""
-        return self.transition.mutation.args
+    def is_check(self) -> bool:
+        """Whether somebody only asks what would be: `can_add` or `can_remove`."""
+        made = self._transition
+        return made is not None and made.mutation.is_check
 
     def __repr__(self) -> str:
         return f"<Event {self.name} of {self.machine.id}>"
+
+
+def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+    """Runs one handler, with the event as the cause of what it does."""
+    token = CAUSE.set(event)
+    try:
+        if bound.is_method:
+            return bound.function(owners[bound.binding], event)
+        return bound.function(event)
+    finally:
+        CAUSE.reset(token)
 
 
 class Transition:
@@ -80,6 +114,9 @@ class Transition:
     """
 
     __slots__ = ("accepted", "changed", "error", "machine", "mutation", "plan", "started")
+
+    #: Runs one handler; see `ObservedTransition`.
+    call = staticmethod(_call)
 
     def __init__(self, machine: Machine, mutation: Mutation, plan: Plan) -> None:
         self.machine = machine
@@ -135,13 +172,32 @@ class Transition:
             return
         if self.auto:
             plan, steps = self._settle(planner, clock, struck)
-        plan.apply(clock, planner.relations)
+        plan.apply(clock)
         self.changed = plan.changed
         on_change(self.changed)
         if steps.finals:
             undone = self._finish(owners, steps)
             if undone:
                 on_change(self._undo(planner, clock, undone))
+
+    def check(self, planner: Planner, clock: Clock, owners: Sequence[object]) -> bool:
+        """Steps 7 and 8 alone: whether nobody would refuse."""
+        if self.accepted:
+            steps = planner.steps(self.mutation.call, self.plan, clock)
+            self._negotiate(planner, clock, owners, steps)
+        return self.accepted
+
+    def _event(self, step: Step) -> Event:
+        asked = self.mutation
+        return Event(
+            self.machine,
+            step,
+            asked.args,
+            self.plan,
+            asked.origin,
+            asked.cause,
+            self,
+        )
 
     # -- step 8 --------------------------------------------------------------------------
 
@@ -171,10 +227,10 @@ class Transition:
         return struck
 
     def _agree(self, owners: Sequence[object], step: Step) -> bool:
-        event = Event(step.name, self)
+        event = self._event(step)
         for bound in step.handlers:
             try:
-                answer = _call(owners, bound, event)
+                answer = self.call(owners, bound, event)
                 if answer is not None and isinstance(answer, Coroutine):
                     answer.close()
                     raise BindingError(f"Handler {step.name} decides, so it must not be async.")
@@ -208,19 +264,46 @@ class Transition:
     def _finish(self, owners: Sequence[object], steps: Steps) -> tuple[int, ...]:
         """Runs the final handlers; returns the states that one which raised left undone."""
         for step in steps.finals:
-            event = Event(step.name, self)
+            event = self._event(step)
             for bound in step.handlers:
                 try:
-                    returned = _call(owners, bound, event)
+                    returned = self.call(owners, bound, event)
                 except BaseException as error:
-                    self.error = (event, error)
-                    self.accepted = False
-                    return _not_completed(steps, step)
-                if returned is not None and isinstance(returned, Coroutine):
-                    owner = step.entered if step.kind == "state" else -1
-                    coro = cast("Coroutine[Any, Any, Any]", returned)
-                    self.started.append((owner, coro, event))
+                    return self._raised(steps, step, event, error)
+                if returned is not None:
+                    self._returned(step, event, returned)
         return ()
+
+    def _raised(
+        self, steps: Steps, step: Step, event: Event, error: BaseException
+    ) -> tuple[int, ...]:
+        self.error = (event, error)
+        self.accepted = False
+        return _not_completed(steps, step)
+
+    def _returned(self, step: Step, event: Event, returned: object) -> None:
+        if isinstance(returned, Coroutine):
+            owner = step.entered if step.kind == "state" else -1
+            coro = cast("Coroutine[Any, Any, Any]", returned)
+            self.started.append((owner, coro, event))
+
+    def finish_solo(
+        self,
+        planner: Planner,
+        clock: Clock,
+        event: Event,
+        returned: object,
+        error: BaseException | None,
+        on_change: Callable[[Sequence[int]], None],
+    ) -> None:
+        """Step 10 of one that nobody saw, after its only handler; see `fast_path`."""
+        if error is None:
+            self._returned(event.step, event, returned)
+            return
+        assert self.plan.steps is not None
+        undone = self._raised(self.plan.steps, event.step, event, error)
+        if undone:
+            on_change(self._undo(planner, clock, undone))
 
     def _undo(self, planner: Planner, clock: Clock, undone: tuple[int, ...]) -> tuple[int, ...]:
         """Rule 2: ends what has not completed, and what cannot stay without it; returns all."""
@@ -235,15 +318,31 @@ class Transition:
         return ending
 
 
-def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
-    """Runs one handler, with the event as the cause of what it does."""
-    token = CAUSE.set(event)
-    try:
-        if bound.is_method:
-            return bound.function(owners[bound.binding], event)
-        return bound.function(event)
-    finally:
-        CAUSE.reset(token)
+class ObservedTransition(Transition):
+    """One of which a tracer wants to know each handler."""
+
+    __slots__ = ("tell",)
+
+    def __init__(
+        self, machine: Machine, mutation: Mutation, plan: Plan, tell: Callable[..., None]
+    ) -> None:
+        super().__init__(machine, mutation, plan)
+        self.tell = tell
+
+    @staticmethod
+    def call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+        """Runs one handler between two calls of the tracers."""
+        tell = cast("ObservedTransition", event.transition).tell
+        tell("handler_start", event)
+        answer: object = None
+        try:
+            answer = _call(owners, bound, event)
+            return answer
+        except BaseException as error:
+            answer = error
+            raise
+        finally:
+            tell("handler_end", event, answer)
 
 
 def _not_completed(steps: Steps, raised: Step) -> tuple[int, ...]:

@@ -91,6 +91,11 @@ class Gate:
         size = len(schema)
         self._all_open = len(self._mutable) == size == len(self._removable)
 
+    def grow(self, schema: Schema) -> None:
+        """The source has more states; they are closed."""
+        self.names = schema.names
+        self._all_open = False
+
     def check(
         self, role: Role, type_: int, states: Sequence[int], args: msgspec.Raw
     ) -> msgspec.Struct | None:

@@ -90,7 +90,7 @@ class Mux:
         self._transport = transport
         self._entropy = entropy
         self._decoy = entropy(32)
-        self._tracer = _SourceTracer()
+        self._tracer = _SourceTracer(self._gate)
         self._listener: Listener | None = None
         self._count = 0
         self._pending: dict[RpcServer, None] = {}
@@ -140,6 +140,8 @@ class Mux:
         if not self.machine.is1("Start"):  # stopped meanwhile
             self._stop_listening()
             return
+        if len(self._source.schema) != len(self._gate.names):  # it grew while nobody served it
+            self._gate.grow(self._source.schema)
         self._source.trace(self._tracer)
         self.machine.add1("Ready")
 
@@ -260,7 +262,8 @@ class _Handlers:
 class _SourceTracer:
     """Tells the open servers of each transition of the source (rule 4)."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._servers: dict[RpcServer, None] = {}
 
     def add(self, server: RpcServer) -> None:
@@ -279,3 +282,9 @@ class _SourceTracer:
         moved = [(index, ticks[index]) for index in transition.changed]
         for server in self._servers:
             server.moved(moved)
+
+    def schema_changed(self, source: Machine) -> None:
+        """See `amnode.machine.tracing`."""
+        self._gate.grow(source.schema)
+        for server in self._servers:
+            server.source_grew()

@@ -350,6 +350,10 @@ class RpcServer:
         if self._session.mark(states) and self._connection is not None:
             self._connection.wake()
 
+    def source_grew(self) -> None:
+        """The source has more states, which this connection does not know."""
+        self._session.source_grew()
+
     def answer(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> None:
         """Answers a mutation, with the difference up to now.
 
@@ -387,13 +391,13 @@ class RpcServer:
 
     def _called(self, event: Called) -> None:
         gate = self._gate
+        origin = Origin(self, event.seq)
         try:
             args = gate.check(self.role, event.type, event.states, event.args)
-        except AmnodeError as error:
+            result = self._mutate(event.type, event.states, args, origin)
+        except AmnodeError as error:  # refused before anything was changed
             self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
             return
-        origin = Origin(self, event.seq)
-        result = self._mutate(event.type, event.states, args, origin)
         if result is EXECUTED or result is CANCELED:
             origin.ran(result)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amnode.errors import StateUnknownError
+from amnode.errors import OptionError, StateUnknownError
 from amnode.machine.machine import Machine
 from amnode.machine.schema import State, States
 
@@ -81,3 +81,26 @@ def test_unknown_states_are_told(door: Machine) -> None:
     for many in (door.is_, door.not_, door.time, door.add, door.remove, door.set, door.toggle):
         with pytest.raises(StateUnknownError):
             many(("Open", "Opn"))
+
+
+def test_reading_time_as_a_condition(door: Machine) -> None:
+    assert door.is_time((1, 0, 3, 0))
+    assert not door.is_time((1, 0, 1, 0))
+    assert door.is_time((3,), ("Knocked",))
+    assert door.was_time((1, 0, 1, 0))
+    assert door.was_time((3,), ("Knocked",))
+    assert not door.was_time((4,), ("Knocked",))
+    assert door.is_clock({"Open": 1, "Knocked": 3})
+    assert not door.is_clock({"Open": 1, "Knocked": 4})
+    for wrong in (door.is_time, door.was_time):
+        with pytest.raises(OptionError, match="1 states and 2 ticks"):
+            wrong((1, 2), ("Open",))
+
+
+def test_switch_gives_the_first_active_one(door: Machine) -> None:
+    assert door.switch("Locked", "Knocked", "Open") == "Knocked"
+    assert door.switch("Locked") is None
+
+
+def test_the_long_form_has_the_inactive_states(door: Machine) -> None:
+    assert door.str_all() == "(Knocked:3 Open:1) [Locked:0 Exception:0]"

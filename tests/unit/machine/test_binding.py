@@ -8,7 +8,10 @@ import pytest
 
 from amnode.errors import BindingError
 from amnode.machine.binding import Binding, table_of
+from amnode.machine.binding import Handlers as Functions
+from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, State
+from amnode.machine.transition import Event
 
 SCHEMA = Schema({"Foo": State(), "Bar": State()})
 
@@ -38,7 +41,7 @@ def test_methods_are_found_by_name() -> None:
     ]
     assert table.methods
     assert sorted(table.pairs) == [(0, 0), (0, 1)]
-    assert repr(Binding(table, None)).startswith("<Binding of AnyEnter, FooBar")
+    assert repr(Binding(table, None)).startswith("<Binding 0 of AnyEnter, FooBar")
 
 
 def test_inherited_methods_count() -> None:
@@ -94,3 +97,30 @@ def test_what_looks_like_a_handler_must_be_a_plain_method() -> None:
     for source in (Static(), Instance()):
         with pytest.raises(BindingError, match="must be a plain method"):
             table_of(SCHEMA, source)
+
+
+def test_functions_by_decorator() -> None:
+    handlers, seen = Functions(), list[str]()
+
+    @handlers
+    def FooState(event: Event) -> None:
+        seen.append(event.name)
+
+    @handlers.on("FooEnter", "BarExit")
+    def log(event: Event) -> None:
+        seen.append(event.name)
+
+    m = Machine(SCHEMA, id="m")
+    binding = m.bind(handlers)
+    m.add(("Foo", "Bar"))
+    m.set("Foo")
+    assert seen == ["FooEnter", "FooState", "BarExit"]
+    assert sorted(handlers) == ["BarExit", "FooEnter", "FooState"]
+    assert len(handlers) == 3
+    with pytest.raises(BindingError, match="for handler FooState already"):
+        handlers(FooState)
+    other = m.bind({})
+    assert (binding.id, other.id) == (1, 2)
+    m.detach(other)
+    m.detach(binding)
+    assert m.bind({}).id == 1

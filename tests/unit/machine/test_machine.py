@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from amnode.errors import BindingError, MachineDisposedError, MachineError, StateUnknownError
+from amnode.errors import (
+    BindingError,
+    MachineDisposedError,
+    MachineError,
+    SchemaError,
+    StateUnknownError,
+)
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import CANCELED, EXECUTED, Queued, Result
 from amnode.machine.schema import Schema, State, States
@@ -649,3 +655,174 @@ async def test_a_task_has_the_context_of_who_started_it() -> None:
     m.add1("A")
     await turns()
     assert seen == ["set"]
+
+
+# -- asking only ---------------------------------------------------------------------------
+
+
+def test_asking_changes_nothing() -> None:
+    m, seen = machine(), list[str]()
+
+    def ask(event: Event) -> bool:
+        seen.append(f"{event.name} {event.is_check}")
+        assert m.add1("C") is (CANCELED if event.is_check else m._queue.pending[-1].result)
+        return event.args != "no"
+
+    m.bind({"AEnter": ask, "AState": lambda e: seen.append(e.name), "BExit": lambda _: False})
+    assert m.can_add1("A")
+    assert not m.can_add(["A", "C"], "no")
+    assert m.can_remove1("B")
+    assert m.can_remove("B")
+    assert seen == ["AEnter True", "AEnter True"]
+    assert (str(m), m.queue_tick) == ("()", 1)
+    m.add1("A")
+    assert seen[2:] == ["AEnter False", "AState"]
+    m.add1("B")
+    assert not m.can_remove(["B"])
+    assert m.can_add("ErrX") is False  # its requirement is not met
+    assert str(m) == "(B:1 C:1 A:1)"
+    for ask_it in (m.can_add1, m.can_remove1):
+        with pytest.raises(StateUnknownError):
+            ask_it("X")
+
+
+async def test_asking_inside_a_transition_and_after_the_end() -> None:
+    m, seen = machine(), list[object]()
+
+    def handle(event: Event) -> None:
+        seen.extend((m.can_add1("B"), m.can_add1("C"), m.can_remove1("A"), m._running))
+        seen.append(m.add1("B"))
+
+    m.bind({"AState": handle, "CEnter": lambda _: False})
+    m.add1("A")
+    assert seen[:4] == [True, False, True, True]
+    assert isinstance(seen[4], Queued)  # a check of it does not count as pending
+    await m.dispose()
+    assert not m.can_add1("B")
+
+
+def test_no_automatic_state_is_tried_when_asked() -> None:
+    m = Machine(Schema({"A": State(), "B": State(auto=True)}), id="m")
+    assert m.can_add1("A")
+    assert str(m) == "()"
+
+
+def test_a_handler_that_raises_when_asked_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    m = machine()
+
+    def fail(event: Event) -> None:
+        raise {"A": ValueError("asked"), "B": SystemExit(1)}[event.name[0]]
+
+    m.bind({"AEnter": fail, "BEnter": fail})
+    with caplog.at_level(logging.ERROR):
+        assert not m.can_add1("A")
+    assert "Handler AEnter of machine m raised when asked" in caplog.text
+    assert not m.is_err
+    assert m.err is None
+    with pytest.raises(SystemExit):
+        m.can_add1("B")
+    assert m.add1("C")  # it does not count as running
+
+
+# -- a limit of tasks ----------------------------------------------------------------------
+
+
+async def test_so_many_tasks_of_a_state_run_at_once() -> None:
+    m = Machine(Schema({"M": State(multi=True, tasks=2), "N": State(multi=True)}), id="m")
+    begun, go = list[int](), asyncio.Event()
+    variable: ContextVar[int] = ContextVar("variable")
+
+    async def work(event: Event) -> None:
+        begun.append(event.args)
+        assert variable.get() == event.args
+        await go.wait()
+
+    m.bind({"MState": work})
+    for k in range(5):
+        variable.set(k)
+        m.add1("M", k)
+    await turns()
+    assert begun == [0, 1]
+    go.set()
+    await turns(12)
+    assert begun == [0, 1, 2, 3, 4]
+    assert m._tasks == {}
+
+
+@pytest.mark.parametrize("how", ["state", "machine"])
+async def test_those_that_wait_for_their_turn_end_with_their_owner(how: str) -> None:
+    m, work = Machine(Schema({"M": State(multi=True, tasks=1)}), id="m"), Work()
+    m.bind({"MState": work.work})
+    for _ in range(3):
+        m.add1("M")
+    await turns()
+    if how == "state":
+        m.remove1("M")
+        assert m.owner_of(next(iter(m._tasks[-1]))) == "m"
+    await m.dispose()
+    assert work.ended == ["cancelled"]
+    assert m._tasks == {}
+
+
+async def test_who_owns_a_task() -> None:
+    m, work = machine(), Work()
+    m.add1("A")
+    task = m.spawn("A", work.go.wait())
+    current = asyncio.current_task()
+    assert current is not None
+    assert (m.owner_of(task), m.owner_of(current)) == ("A", None)
+    await m.dispose()
+
+
+# -- growing -------------------------------------------------------------------------------
+
+
+class Growing:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def AState(self, event: Event) -> None:
+        self.seen.append(event.name)
+
+    def AAnother(self, event: Event) -> None:  # a pair, once there is the second state
+        self.seen.append(event.name)
+
+    def schema_changed(self, machine: Machine) -> None:
+        self.seen.append(f"version {machine.schema.version}")
+
+
+async def test_a_machine_grows() -> None:
+    m, growing = machine(), Growing()
+    m.bind(growing)
+    m.trace(growing)
+    m.add(("B", "A", "M"))
+    context, wait = m.state_ctx("A"), m.when_ticks("C", 1)
+    m.grow({"Another": State(require="A", remove="B"), "Ready": State(auto=True)})
+    assert m.state_names[-3:] == ("Exception", "Another", "Ready")
+    assert m.active_states() == ["B", "A", "M"]
+    assert context.valid
+    later = m.when1("Another")
+    m.add1("Another")
+    assert later.done()
+    assert growing.seen == ["AState", "version 8", "AAnother", "AAnother"]  # Ready came too
+    assert m.is_(("A", "M", "Another", "Ready"))
+    assert not m.is1("B")
+    m.add1("C")
+    assert wait.done()
+    m._clock.check()
+    m._planner.relations.check(m._clock.active())
+    m.remove1("A")
+    assert not m.is1("Another")
+
+
+def test_growth_that_cannot_be_adds_nothing() -> None:
+    m = Machine(Schema({"A": State(), "AB": State(), "BC": State()}), id="m")
+    m.bind({"ABC": lambda _: None})
+    with pytest.raises(SchemaError, match="State A exists"):
+        m.grow({"A": State(), "D": State()})
+    with pytest.raises(SchemaError, match="'Y' in require"):
+        m.grow({"X": State(require="Y")})
+    with pytest.raises(BindingError, match="could mean"):
+        m.grow({"C": State()})
+    assert m.schema.version == 4
+    assert m.add1("A")

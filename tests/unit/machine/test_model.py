@@ -7,12 +7,14 @@ seen: results, ticks, machine order, queue tick, handlers, and every transition.
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.machine.naive import Naive
+from amnode.machine.schema import State
+from tests.unit.machine.naive import Naive, Rule
 from tests.unit.machine.strategies import Real, mutations, rules, scripts
 
 
@@ -64,3 +66,45 @@ def canceled_changes_nothing(naive: Naive, before: list[int], raising: frozenset
         if not seen.accepted and not finals:
             assert seen.ticks == before
         before = seen.ticks
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_asking_changes_nothing_and_says_what_will_be(data: st.DataObject) -> None:
+    schema = data.draw(rules(), "rules")
+    names = list(schema)
+    script = replace(data.draw(scripts(names), "script"), raising=frozenset(), nested={})
+    real = Real(schema, script, cached=True)
+    for type_, called in data.draw(mutations(names), "mutations"):
+        if type_ not in ("add", "remove"):
+            real.mutate(type_, called)
+            continue
+        before = snapshot(real.machine)
+        can = real.machine.can_add if type_ == "add" else real.machine.can_remove
+        expected = can(called)
+        assert snapshot(real.machine) == before
+        assert real.mutate(type_, called) == ("EXECUTED" if expected else "CANCELED")
+        real.check()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_machine_that_grew_is_as_if_it_always_had_been_so(data: st.DataObject) -> None:
+    schema = data.draw(rules(), "rules")
+    names = list(schema)
+    script = data.draw(scripts(names), "script")
+    known = data.draw(st.sampled_from(names), "known")
+    new = {"New": Rule(require=(known,)), "Other": Rule(auto=True, require=("New",))}
+    grown, always = (Real(r, script, cached=True) for r in (schema, {**schema, **new}))
+    asked = data.draw(mutations(names), "mutations")
+    cut = data.draw(st.integers(0, len(asked)), "cut")
+    for real in (grown, always):
+        for type_, called in asked[:cut]:
+            if type_ != "set":
+                real.mutate(type_, called)
+    grown.machine.grow({name: State(**asdict(rule)) for name, rule in new.items()})
+    assert grown.machine.time()[: len(names)] == always.machine.time()[: len(names)]
+    for type_, called in [("add", ["New"]), *asked[cut:], ("add", ["New"])]:
+        assert grown.mutate(type_, called) == always.mutate(type_, called)
+        assert grown.machine.clock() == always.machine.clock()
+        grown.check()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from amnode.errors import SchemaError, StateUnknownError
-from amnode.machine.schema import Schema, State, States, did_you_mean
+from amnode.machine.schema import Group, Schema, State, States, did_you_mean
 from tests.unit.machine.naive import Rule
 from tests.unit.machine.strategies import rules, schema_of
 
@@ -140,3 +140,68 @@ def test_a_schema_makes_itself_again(found: dict[str, Rule]) -> None:
         assert name not in (*state.remove, *state.after)
         assert not set(state.add) & set(state.remove)
         assert not set(state.require) & set(state.remove)
+
+
+# -- groups, merging, growing --------------------------------------------------------------
+
+
+class Light(States):
+    On = State()
+    Off = State()
+    Broken = State()
+    Shining = Group(On)
+    Dark = Group(Off, "Broken")
+    Every = Group(Shining, Dark)
+
+
+class Lamp(Light):
+    Flickering = State(remove=Light.Dark)
+    Moving = Group(Flickering, "On")
+
+
+def test_groups_are_typed_constants() -> None:
+    assert Light.Dark == ("Off", "Broken")
+    assert Light.Every == ("On", "Off", "Broken")
+    assert Light.schema().groups == {
+        "Shining": ("On",),
+        "Dark": ("Off", "Broken"),
+        "Every": ("On", "Off", "Broken"),
+    }
+    assert Lamp.schema()["Flickering"].remove == ("Off", "Broken")
+    assert list(Lamp.schema().groups) == ["Shining", "Dark", "Every", "Moving"]
+
+
+def test_a_group_in_a_relation_stands_for_its_states() -> None:
+    schema = Schema({"A": State(remove=Group("A", "B")), "B": State(remove=[Group("A"), "B"])})
+    assert (schema["A"].remove, schema["B"].remove) == (("B",), ("A",))
+
+
+def test_a_group_of_unknown_states_is_told() -> None:
+    with pytest.raises(SchemaError, match="Group G has 'Opn', which is unknown; did you mean"):
+        Schema({"Open": State()}, groups={"G": ("Opn",)})
+
+
+def test_merging() -> None:
+    one = Schema({"A": State(args=int, tasks=2), "B": State()}, groups={"G": ("A",)})
+    two = Schema({"B": State(require="C"), "C": State(multi=True)}, groups={"H": ("C",)})
+    merged = one.merge(two)
+    assert merged.names == ("A", "B", "Exception", "C")
+    assert merged["B"].require == ("C",)
+    assert merged.groups == {"G": ("A",), "H": ("C",)}
+    assert (merged.args, merged.task_limits) == ({"A": int}, {"A": 2})
+    assert one.merge(two, ("C",)).names == ("C", "A", "B", "Exception")
+
+
+def test_growing_keeps_every_place() -> None:
+    one = Schema({"A": State(tags=["x"]), "B": State()})
+    grown = one.grown({"C": State(require="A"), "D": State(remove="C")})
+    assert grown.names == ("A", "B", "Exception", "C", "D")
+    assert (one.version, grown.version) == (3, 5)
+    assert grown["A"] == one["A"]
+    with pytest.raises(SchemaError, match="State A, Exception exists"):
+        one.grown({"A": State(), "Exception": State()})
+
+
+def test_a_limit_of_tasks_is_not_negative() -> None:
+    with pytest.raises(SchemaError, match="has -1 tasks"):
+        Schema({"A": State(tasks=-1)})

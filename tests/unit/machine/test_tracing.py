@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from amnode.machine.machine import Machine
+from amnode.machine.queue import Mutation
 from amnode.machine.schema import Schema, State
-from amnode.machine.transition import Transition
+from amnode.machine.transition import Event, Transition
 
 
 class Tracer:
@@ -96,3 +97,69 @@ def test_a_tracer_may_leave_while_it_is_told() -> None:
     assert m.add1("A")
     assert str(m) == "()"
     assert not m._tracers
+
+
+class Everything:
+    """Has every hook, and writes down which were called with what."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __getattr__(self, hook: str) -> Any:
+        if hook.startswith("_"):
+            raise AttributeError(hook)
+
+        def told(subject: Any, *more: object) -> None:
+            name = getattr(subject, "name", None) or getattr(subject, "id", "")
+            if more and isinstance(more[0], Mutation):
+                more = more[0].type.name, more[0].result
+            self.seen.append(" ".join(map(str, (hook, name, *more))).strip())
+
+        return told
+
+
+async def test_every_hook_in_its_order() -> None:
+    m, tracer = machine(), Everything()
+    m.trace(tracer)
+
+    def fail(event: Event) -> None:
+        raise ValueError("x")
+
+    m.bind({"AEnter": lambda e: True, "AState": lambda _: m.add1("B") and None, "BEnd": fail})
+    m.add1("A")
+    m.remove1("B")
+    m.grow({"C": State(auto=True)})
+    await m.dispose()
+    assert tracer.seen == [
+        "transition_start",
+        "handler_start AEnter",
+        "handler_end AEnter True",
+        "transition_finals",
+        "handler_start AState",
+        "mutation_queued m ADD Queued(3)",
+        "handler_end AState None",
+        "transition_end",
+        "transition_start",
+        "transition_finals",
+        "transition_end",
+        "queue_end m",
+        "transition_start",
+        "transition_finals",
+        "handler_start BEnd",
+        "handler_end BEnd x",
+        "mutation_queued m ADD None",
+        "transition_end",
+        "transition_start",
+        "transition_finals",
+        "transition_end",
+        "queue_end m",
+        "schema_changed m",
+        "disposed m",
+    ]
+
+
+def test_an_automatic_mutation_is_told_when_it_is_queued() -> None:
+    m, tracer = Machine(Schema({"A": State(), "B": State(auto=True)}), id="m"), Everything()
+    m.trace(tracer)
+    m.add1("A")
+    assert "mutation_queued m ADD None" in tracer.seen

@@ -355,3 +355,31 @@ def test_tasks_that_nobody_undid_start_when_the_transition_is_over() -> None:
     machine.bind(Bound())
     assert machine.add1("A") is EXECUTED
     assert "AState is async" in str(machine.err)
+
+
+def test_a_check_stops_before_the_change() -> None:
+    script = Script("AEnter", "AState", "BEnter", A=State(), B=State(require="A"))
+    script.does["BEnter"] = refuse
+    assert script.machine.can_add1("A")
+    assert script.events["AEnter"].is_check
+    assert not script.machine.can_add1("B")  # by the relations: nobody is asked
+    assert not script.machine.can_add(("A", "B"))
+    assert script.ran == ["AEnter", "AEnter", "BEnter"]
+    assert script.machine.add1("A")
+    assert not script.events["AEnter"].is_check
+
+
+def test_an_observer_is_told_of_each_handler_and_how_it_ended() -> None:
+    script = Script("AEnter", "AState", "BEnter", A=State(), B=State())
+    script.does |= {"AState": fail, "BEnter": refuse}
+    told: list[tuple[str, object]] = []
+
+    class Observer:
+        def handler_end(self, event: Event, answer: object) -> None:
+            told.append((event.name, answer))
+
+    script.machine.trace(Observer())
+    script.machine.add1("A")
+    script.machine.add1("B")
+    assert told == [("AEnter", None), ("AState", script.machine.err), ("BEnter", False)]
+    assert CAUSE.get() is None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio import Future
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -344,3 +347,179 @@ def holds(m: Machine, kind: str, states: list[str], tick: int) -> bool:
     if kind == "when_time":
         return all(t >= tick for t in m.time(states))
     return m.is_(states) if kind == "when" else m.not_(states)
+
+
+# -- other conditions ----------------------------------------------------------------------
+
+
+async def test_ticks_and_the_next_activation_count_from_now() -> None:
+    m = machine()
+    m.add(("A", "M"))
+    ticks, next_a, again = (
+        m.when_ticks("A", 2),
+        m.when_next_active("A"),
+        m.when_next_active("M"),
+    )
+    first = m.when_next_active("B")
+    assert m.when_ticks("A", 0).done()
+    m.remove1("A")
+    assert not ticks.done()
+    m.add(("A", "M", "B"))
+    assert all(wait.done() for wait in (ticks, next_a, again, first))
+
+
+async def test_a_call_with_arguments_that_match() -> None:
+    m = machine()
+    by_field, by_predicate = m.when_args("A", {"id": 1}), m.when_args("M", lambda a: a == 2)
+    whatever = m.when_args("A", {})
+    m.add1("A", {"id": 2, "x": 0})
+    assert whatever.done()
+    m.remove1("A", {"id": 1})
+    assert not by_field.done()
+    m.add1("A", Event)  # an object, without the field
+    m.remove1("A")
+    m.add1("A", {"id": 1, "x": 0})
+    m.add1("M", 1)
+    assert by_field.done()
+    assert not by_predicate.done()
+    m.add1("M", 2)
+    assert by_predicate.done()
+    assert len(m._waits) == 0
+
+
+async def test_arguments_are_seen_with_handlers_too() -> None:
+    m = machine()
+    m.bind({"AEnter": lambda e: e.args != 1, "AState": lambda _: m.add1("B", 3) and None})
+    refused, taken, nested = (m.when_args("A", lambda a, k=k: a == k) for k in (1, 2, 4))
+    b = m.when_args("B", lambda a: a == 3)
+    m.add1("A", 1)
+    m.add1("A", 2)
+    assert [w.done() for w in (refused, taken, nested, b)] == [False, True, False, True]
+    refused.cancel()
+    nested.cancel()
+    assert len(m._waits) == 0
+
+
+async def test_a_query_is_asked_only_when_something_changed() -> None:
+    m, asked = machine(), list[int]()
+
+    def query(clock: Mapping[str, int]) -> bool:
+        asked.append(clock["A"])
+        return clock["A"] + clock["B"] == 3
+
+    assert m.when_query(lambda clock: len(clock) == 5 and next(iter(clock)) == "A").done()
+    wait = m.when_query(query)
+    m.remove1("A")
+    m.add1("A")
+    m.add1("A")
+    assert asked == [0, 1]
+    m.remove1("A")
+    m.add1("B")
+    assert wait.done()
+    assert asked == [0, 1, 2, 2]
+
+
+async def test_what_a_condition_raises_is_told_to_who_waits() -> None:
+    m, ticks = machine(), list[int]()
+
+    def query(clock: Mapping[str, int]) -> bool:
+        ticks.append(clock["A"])
+        if clock["A"]:
+            raise ValueError("query")
+        return False
+
+    wait, args = m.when_query(query), m.when_args("A", lambda a: a.missing)
+    other = m.when_query(lambda clock: bool(clock["A"]) and not args.cancel() and False)
+    assert m.add1("A")
+    with pytest.raises(ValueError, match="query"):
+        await wait
+    with pytest.raises(AttributeError):
+        await args
+    other.cancel()
+    assert len(m._waits) == 0
+
+
+async def test_a_condition_may_cancel_another() -> None:
+    m = machine()
+    waits: list[asyncio.Future[None]] = []
+
+    def query(clock: Mapping[str, int]) -> bool:
+        for wait in waits:
+            wait.cancel()
+        return False
+
+    first = m.when_query(query)
+    waits += [m.when_query(lambda clock: bool(clock["A"])), first]
+    m.add1("A")
+    assert all(wait.cancelled() for wait in waits)
+    assert len(m._waits) == 0
+
+
+async def test_every_kind_ends_with_its_context_and_its_machine() -> None:
+    m = machine()
+    context = m.state_ctx("C")
+    waits = [
+        m.when_args("A", {}, ctx=context),
+        m.when_query(lambda _: False, ctx=context),
+        m.when_ticks("A", 1, ctx=context),
+        m.when_next_active("A", ctx=context),
+        m.when_disposed(ctx=context),
+    ]
+    m.add1("C")
+    waits += [m.when_args("A", {}, ctx=context), m.when_query(lambda _: True, ctx=context)]
+    for wait in waits:
+        with pytest.raises(ContextExpiredError):
+            await wait
+    end, gone = m.when_disposed(), m.when_disposed()
+    gone.cancel()
+    waits = [m.when_args("A", {}), m.when_query(lambda _: False)]
+    await m.dispose()
+    waits += [m.when_args("A", {}), m.when_query(lambda _: False)]
+    for wait in waits:
+        with pytest.raises(MachineDisposedError):
+            await wait
+    assert end.done()
+    assert m.when_disposed().done()
+    assert len(m._waits) == 0
+
+
+async def test_those_of_other_states_are_not_looked_at() -> None:
+    m, asked = machine(), list[object]()
+    waits = [m.when_args("B", lambda a: bool(asked.append(a))) for _ in range(100)]
+    m.add1("A")
+    m.add1("M")
+    assert asked == []
+    m.add1("B", 7)
+    assert asked == [7] * 100
+    for wait in waits:
+        wait.cancel()
+
+
+async def test_waits_cost_nothing_on_transitions_that_do_not_concern_them() -> None:
+    """As many calls are made with one wait pending as with a hundred thousand."""
+
+    def calls_of(m: Machine) -> int:
+        count = 0
+
+        def counted(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            m.add1("A")
+            m.remove1("A")
+        finally:
+            sys.setprofile(None)
+        return count
+
+    m = machine()
+    waits: list[Future[None]] = [m.when1("B")]
+    calls_of(m)  # the plans are made
+    one = calls_of(m)
+    for _ in range(20_000):
+        waits += [m.when(("B", "C")), m.when_not1("Exception"), m.when_time("B", (9,))]
+        waits += [m.when_args("B", {}), m.when_disposed()]
+    assert len(m._waits) == 80_001  # nothing is wrong, so nobody waits for its end
+    assert calls_of(m) == one
+    await m.dispose()

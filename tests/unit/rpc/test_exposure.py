@@ -118,3 +118,15 @@ def test_an_error_report_carries_an_error_of_the_tree_or_a_text() -> None:
     again = ErrorReport.of(JobFailed("x", error_type="E")).error
     assert isinstance(again, JobFailed) and again.error_type == "E"
     assert "KeyError" in str(ErrorReport.of(KeyError("k")).error)
+
+
+def test_states_that_came_later_are_closed() -> None:
+    opened = dict.fromkeys(SCHEMA)
+    gate = Gate(SCHEMA, Exposure(mutable=opened, removable=opened))
+    assert check(SET, 0, gate=gate) is None
+    gate.grow(SCHEMA.grown({"Late": State()}))
+    assert check(ADD, 0, gate=gate) is None
+    with pytest.raises(RefusedError, match="State Late is closed to add"):
+        check(ADD, 5, gate=gate)
+    with pytest.raises(RefusedError, match="set is refused"):
+        check(SET, 0, gate=gate)

@@ -124,3 +124,16 @@ def test_a_snapshot_tells_what_fell_too() -> None:
     follower.load(leader.snapshot([5, 0, 0, 0, 0, 0], 1, 0))
     assert follower.load(leader.snapshot([3, 1, 0, 0, 0, 0], 1, 2)) == [0, -2, 1, 1]
     assert follower.machine_tick == 2
+
+
+@pytest.mark.parametrize("selected", [None, (0, 2)])
+def test_a_source_that_has_grown_is_told_as_far_as_it_is_known(
+    selected: tuple[int, ...] | None,
+) -> None:
+    leader = Leader(mixes(3), selected)
+    leader.confine()
+    assert not leader.mark([(3, 1)])
+    assert leader.mark([(3, 1), (2, 5)])
+    assert leader.difference(1) is not None
+    known = [0, 1, 2] if selected is None else [0, 2]
+    assert leader.snapshot((7, 8, 9, 1), 1, 0).ticks == [7 + i for i in known]

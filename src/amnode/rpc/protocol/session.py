@@ -48,7 +48,7 @@ from amnode.rpc.protocol.handshake import (
     schema_to_wire,
     selection,
 )
-from amnode.rpc.protocol.sync import Follower, Leader
+from amnode.rpc.protocol.sync import Follower, Leader, mixes
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
 
 
@@ -276,6 +276,11 @@ class ServerSession(Session):
         """The source moved; see `Leader.mark`. True if there is something to send for it."""
         return self._open and self._leader.mark(moved)
 
+    def source_grew(self) -> None:
+        """The source has states that the peer does not know; see `Leader.confine`."""
+        if self._open:
+            self._leader.confine()
+
     def answer(self, seq: int, outcome: Outcome, value: msgspec.Raw = NIL) -> bool:
         """Answers a mutation, with the difference up to now; False if it was answered already.
 
@@ -337,6 +342,8 @@ class ServerSession(Session):
         source = self._source
         schema = source.schema
         selected = selection(schema, message.states)
+        if len(self._factors) != len(schema):  # it has grown since the server was made
+            self._factors = mixes(len(schema))
         self._leader = Leader(self._factors, selected)
         known = message.schema_hash == schema_hash(schema)
         self._send_limited(

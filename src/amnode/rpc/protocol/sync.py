@@ -58,6 +58,11 @@ class Leader:
         """Whether a subscribed state moved since the last update."""
         return bool(self._moved)
 
+    def confine(self) -> None:
+        """The source's schema has grown: the peer goes on with the states that it knows."""
+        if self._selected is None:
+            self._selected = dict.fromkeys(range(len(self._sent)))
+
     def mark(self, moved: Iterable[tuple[int, int]]) -> bool:
         """Notes states that moved in a transition which ended, with the ticks that they have.
 
