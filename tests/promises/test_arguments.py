@@ -112,8 +112,19 @@ async def test_what_is_nested_too_deep_is_an_error_of_whoever_sent_it() -> None:
         assert await worker.call(Plain.count_of_runs) == 0
         with pytest.raises(JobFailed, match="nested"):
             await worker.call(Plain.nested, 2000)
-        assert await worker.call(Plain.echo, nested(50)) == nested(50)
         assert await worker.call(Plain.nested, 50) == nested(50)
+        # Somewhere between, one end can still encode what the other cannot decode.
+        for depth in range(50, 1100, 50):
+            runs = await worker.call(Plain.count_of_runs)
+            try:
+                assert await worker.call(Plain.echo, nested(depth)) == nested(depth)
+            except JobFailed:
+                runs += 1
+            except JobArgumentsError:
+                assert depth > 200
+            else:
+                runs += 1
+            assert await worker.call(Plain.count_of_runs) == runs
 
 
 async def test_what_is_no_job_is_refused_by_a_message_that_says_what_is() -> None:
