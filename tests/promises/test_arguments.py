@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from amnode import (
@@ -108,23 +110,43 @@ async def test_an_error_of_amnode_out_of_a_job_is_the_jobs_failure(name: str) ->
 async def test_what_is_nested_too_deep_is_an_error_of_whoever_sent_it() -> None:
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
         with pytest.raises(JobArgumentsError, match="echo"):
-            await worker.call(Plain.echo, nested(2000))
+            await worker.call(Plain.echo, nested(100_000))
         assert await worker.call(Plain.count_of_runs) == 0
         with pytest.raises(JobFailed, match="nested"):
-            await worker.call(Plain.nested, 2000)
+            await worker.call(Plain.nested, 100_000)
+        assert await worker.call(Plain.echo, nested(50)) == nested(50)
         assert await worker.call(Plain.nested, 50) == nested(50)
-        # Somewhere between, one end can still encode what the other cannot decode.
-        for depth in range(50, 1100, 50):
-            runs = await worker.call(Plain.count_of_runs)
-            try:
-                assert await worker.call(Plain.echo, nested(depth)) == nested(depth)
-            except JobFailed:
-                runs += 1
-            except JobArgumentsError:
-                assert depth > 200
-            else:
-                runs += 1
-            assert await worker.call(Plain.count_of_runs) == runs
+
+
+def deepest() -> int:
+    """How deep a list may be nested that can still be encoded here."""
+    least, most = 50, 100_000
+    while most - least > 1:
+        middle = (least + most) // 2
+        try:
+            msgspec.msgpack.encode(nested(middle))
+            least = middle
+        except RecursionError:
+            most = middle
+    return least
+
+
+async def test_what_one_end_encodes_and_the_other_cannot_decode_costs_no_lease() -> None:
+    """How deep is too deep depends on the stack of whoever encodes or decodes."""
+    limit = deepest()
+    async with (
+        pool() as supervisor,
+        client_of(supervisor, delivery_timeout=0.1) as client,
+        client.lease() as worker,
+    ):
+        for depth in range(limit - 60, limit + 10):
+            for call in (
+                lambda depth: worker.call(Plain.echo, nested(depth)),
+                lambda depth: worker.call(Plain.nested, depth),
+            ):
+                with suppress(JobArgumentsError, JobFailed):
+                    await call(depth)
+            assert await worker.call(Plain.square, 7) == 49, depth
 
 
 async def test_what_is_no_job_is_refused_by_a_message_that_says_what_is() -> None:

@@ -195,9 +195,9 @@ def nested(depth: int) -> list[Any]:
 def test_what_is_nested_too_deep_is_an_error_at_either_end() -> None:
     assert sent(Base.echo, nested(50)) == [nested(50)]
     with pytest.raises(JobArgumentsError, match="echo"):
-        sent(Base.echo, nested(2000))
+        sent(Base.echo, nested(100_000))
     with pytest.raises(JobFailed, match="echo"):
-        Base.echo.decode_result(msgspec.Raw(Base.echo.encode_result(nested(2000))))
+        Base.echo.decode_result(msgspec.Raw(Base.echo.encode_result(nested(100_000))))
     # Deeper than any encoder here makes it, and cut off.
     for wire in (b"\x91" * 100_000 + b"\xc0", b"\x91" * 5_000):
         with pytest.raises(JobArgumentsError, match="echo"):
