@@ -13,22 +13,29 @@ the kernel asks for:
    newest first, but for the states of `ranked`: they have a fixed place, at its end. Only while
    an `after` relation interferes is the whole order kept, in `arranged`.
 
-`busy` is 0 while nobody has to be told when the clock moves, so that whoever moves it may do so
-without looking around. Who wants to be told sets `WATCHED`; only the owner of the clock, who
-knows all who may want it, takes it back.
+`busy` says who has to be told when the clock moves, so that whoever moves it may do so without
+looking around: it is 0, or has bits for what concerns him (`touches`). Who wants to be told of
+one state calls `watch`, of all of them sets `WATCHED`. Only the owner of the clock, who knows
+all who may want it, takes that back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-#: Why a clock is busy: somebody has to be told when it moves; a transition runs.
-WATCHED, RUNNING = 1, 2
+#: Why a clock is busy: a transition runs; somebody has to be told whatever moves. The bits
+#: above these two are the states of which somebody has to be told.
+RUNNING, WATCHED = 1, 2
 
 
 def is_active_tick(tick: int) -> bool:
     """Whether a state at this tick is active."""
     return tick & 1 == 1
+
+
+def touches(states_mask: int) -> int:
+    """The bits of `Clock.busy` that concern somebody who moves these states."""
+    return states_mask << 2 | WATCHED | RUNNING
 
 
 class Clock:
@@ -61,6 +68,14 @@ class Clock:
         ranked, order = self.ranked, self.order
         yield from (i for i in reversed(order) if i not in ranked)
         yield from (i for i in ranked if i in order)
+
+    def watch(self, state: int) -> None:
+        """Notes that somebody has to be told when this state moves."""
+        self.busy |= 4 << state
+
+    def unwatch(self, state: int) -> None:
+        """Notes that nobody has to be told any more."""
+        self.busy &= ~(4 << state)
 
     def put_last(self, states: Sequence[int]) -> None:
         """Puts states behind all others that have no fixed place."""

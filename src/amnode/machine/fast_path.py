@@ -15,9 +15,10 @@ The theory:
    handler runs, or automatic states may follow. Else all there is to do is to move the clock
    and then to run `solo`, the one final handler, if there is one. `rises`, `falls`, `repeats`,
    `all_rise` and `all_fall` name the moves that are made here; `Plan.apply` makes all others.
-3. *Nobody watches* while `Clock.busy` is 0: no transition runs, the machine is not disposed,
-   nothing is queued, there is no tracer, no wait, no state context and no task. Whoever wants
-   to be told of changes makes the clock busy, and `Machine` alone makes it idle again.
+3. *Nobody watches* what moves: `Clock.busy` has none of the bits in `Plan.touches`. No
+   transition runs, the machine is not disposed, nothing is queued, there is no tracer and no
+   query; and no wait, state context or task of these very states. Whoever wants to be told of
+   changes makes the clock busy, and `Machine` alone takes that back.
 
 Everything else, and what has not been seen before, goes the whole way: `Machine._mutate`. It
 comes to the same, and differs only in the time that it takes; tests compare the two. A method
@@ -60,7 +61,7 @@ class FastPath(LocalApi):
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
             return self._mutate(planner.named(_ADD, state), args, origin)
-        if clock.busy or plan.slow:
+        if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         if plan.rises:
@@ -87,7 +88,7 @@ class FastPath(LocalApi):
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
             return self._mutate(planner.named(_REMOVE, state), args, origin)
-        if clock.busy or plan.slow:
+        if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         if plan.falls:
@@ -138,7 +139,7 @@ class FastPath(LocalApi):
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
             return self._mutate(planner.named(_ADD, names), args, origin)
-        if clock.busy or plan.slow:
+        if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         if plan.all_rise:
@@ -164,7 +165,7 @@ class FastPath(LocalApi):
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
             return self._mutate(planner.named(_REMOVE, names), args, origin)
-        if clock.busy or plan.slow:
+        if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         if plan.all_fall:
@@ -188,7 +189,7 @@ class FastPath(LocalApi):
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
             return self._mutate(planner.named(_SET, names), args, origin)
-        if clock.busy or plan.slow:
+        if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         plan.apply(clock)
@@ -208,7 +209,8 @@ class FastPath(LocalApi):
     def _run_solo(self, solo: Solo, plan: Plan, args: object, origin: object) -> Result:
         """Runs the one handler of a transition that nobody else sees."""
         clock = self._clock
-        clock.busy = RUNNING
+        idle = clock.busy
+        clock.busy = busy = idle | RUNNING
         event = _Event(self, solo.step, args, plan, origin, _get_cause())
         token = _set_cause(event)
         try:
@@ -220,8 +222,8 @@ class FastPath(LocalApi):
             _reset_cause(token)
             return self._after_solo(event, None, error)
         _reset_cause(token)
-        if returned is None and clock.busy == RUNNING:
-            clock.busy = 0
+        if returned is None and clock.busy == busy:
+            clock.busy = idle
             return EXECUTED
         return self._after_solo(event, returned, None)
 

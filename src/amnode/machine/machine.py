@@ -283,7 +283,7 @@ class Machine(FastPath):
         try:
             accepted = check.check(self._planner, clock, self._owners)
         finally:
-            clock.busy = running | clock.busy & WATCHED
+            clock.busy = running | clock.busy & ~RUNNING
         if check.error is not None:
             event, error = check.error
             logger.error(
@@ -349,20 +349,27 @@ class Machine(FastPath):
         return EXECUTED if transition.accepted else CANCELED
 
     def _watched(self) -> int:
-        """Whether somebody has to be told of changes: all who may want it are here.
+        """What the clock is busy with after a transition: all who may want to be told are here.
 
         A whole machine order ends with a change, which the fast path would not notice.
         """
-        waits = self._made_waits
+        waits, clock = self._made_waits, self._clock
         watched = (
             self._tracers.all
-            or (waits is not None and (waits.shelves or waits.contexts))
-            or self._tasks
+            or (waits is not None and waits.asks)
             or self._queue.pending
             or self._disposed
-            or self._clock.arranged is not None
+            or clock.arranged is not None
         )
-        return WATCHED if watched else 0
+        return clock.busy & ~(RUNNING | WATCHED) | (WATCHED if watched else 0)
+
+    def _unwatch(self, moved: Sequence[int]) -> None:
+        """Takes back that states are watched which have moved, if nobody is left to be told."""
+        waits, tasks, clock = self._made_waits, self._tasks, self._clock
+        if clock.busy > RUNNING | WATCHED:
+            for state in moved:
+                if state not in tasks and not (waits is not None and waits.watches(state)):
+                    clock.unwatch(state)
 
     def _enqueue(self, call: Call, args: object, origin: object) -> Result:
         """Rule 1: what is asked for during a transition waits its turn."""
@@ -441,7 +448,9 @@ class Machine(FastPath):
     def _follow(self, changed: Sequence[int], args: object) -> None:
         """Steps 9 and 11 for what nobody sees: contexts, tasks and waits follow at once."""
         self._expire(changed)
-        self._waits.changed(changed, args)
+        if self._made_waits is not None:
+            self._made_waits.changed(changed, args)
+        self._unwatch(changed)
 
     def _try_autos(self, call: Call, mutation: Mutation | None) -> None:
         """Step 11: the automatic states are tried next, unless this was about them."""
@@ -473,7 +482,9 @@ class Machine(FastPath):
         for owner, coro, event in transition.started:
             self._own(owner, coro, event)
         if transition.changed:
-            self._waits.changed(transition.changed, transition.mutation.args)
+            if self._made_waits is not None:
+                self._made_waits.changed(transition.changed, transition.mutation.args)
+            self._unwatch(transition.changed)
         if self._tracers.all:
             self._tracers.tell("transition_end", transition)
         if transition.error is not None:
@@ -522,7 +533,8 @@ class Machine(FastPath):
 
     def _expire(self, changed: Sequence[int]) -> None:
         """Step 9: contexts end, and so do the tasks of states that are active no more."""
-        self._waits.expire(changed)
+        if self._made_waits is not None:
+            self._made_waits.expire(changed)
         for state in changed if self._tasks else ():
             if state in self._tasks and not self._clock.mask >> state & 1:
                 maker = _owned_task()
@@ -637,7 +649,8 @@ class Machine(FastPath):
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(CAUSE.set, cause)
-        self._clock.busy |= WATCHED
+        if owner != _MACHINE:
+            self._clock.watch(owner)
         task = loop.create_task(coro, context=context)
         context.run(_OWNED.set, task)
         self._tasks.setdefault(owner, {})[task] = None

@@ -27,7 +27,7 @@ from typing import TypeVar
 import msgspec
 
 from amnode.machine.binding import Handler, HandlerTable
-from amnode.machine.clock import Clock
+from amnode.machine.clock import Clock, touches
 from amnode.machine.queue import MutationType
 from amnode.machine.resolve import Relations, Resolution, bits, each, relations_of
 from amnode.machine.schema import Schema
@@ -148,10 +148,11 @@ class Solo(msgspec.Struct, frozen=True):
 class Plan:
     """The outcome of a call in all configurations that look the same to it.
 
-    The first eight say how little has to be done; see `amnode.machine.fast_path`.
+    The first nine say how little has to be done; see `amnode.machine.fast_path`.
 
     Attributes:
         call: whose outcome it is.
+        touches: what of `Clock.busy` stands against making it without looking around.
         slow: somebody negotiates, more than one final handler runs, or automatic states follow.
         solo: the one final handler that runs, where it is not slow; or None.
         rises: all that changes is that `state` is activated.
@@ -205,6 +206,7 @@ class Plan:
         "state",
         "steps",
         "targets",
+        "touches",
         "unordered",
         "unseen",
     )
@@ -241,6 +243,7 @@ class Plan:
         self.unseen = self.accepted and not steps.negotiation and not steps.finals
         # How little has to be done.
         self.solo = _solo(steps) if self.accepted else None
+        self.touches = touches(bits(self.changed))
         self.slow = call.typed or not (self.unseen or self.solo) or relations.auto_mask != 0
         self.all_rise = self.plain and not ends
         self.all_fall = self.plain and not begun

@@ -364,7 +364,7 @@ class WaitIndex:
     def register(self, context: StateContext) -> None:
         """Has a context told when its state's tick changes."""
         self.contexts.setdefault(context.state, {})[context] = None
-        self._clock.busy |= WATCHED
+        self._clock.watch(context.state)
 
     def forget(self, context: StateContext) -> None:
         """Takes a context out that nobody waits on any more."""
@@ -402,8 +402,27 @@ class WaitIndex:
 
     def _shelf(self, place: tuple[int, int]) -> dict[Pending[None], None]:
         """Where a wait goes that has to be told of changes."""
-        self._clock.busy |= WATCHED
+        if place[0] >= 0:
+            self._clock.watch(place[0])
+        elif place == _QUERY:
+            self._clock.busy |= WATCHED
         return self.shelves.setdefault(place, {})
+
+    def watches(self, state: int) -> bool:
+        """Whether anybody waits for this very state to move."""
+        shelves = self.shelves
+        return (
+            (state, _ACTIVE) in shelves
+            or (state, _INACTIVE) in shelves
+            or (state, _CALLED) in shelves
+            or state in self._goals
+            or state in self.contexts
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody has to be asked whatever moves."""
+        return _QUERY in self.shelves
 
     def _look_again(self, state: int, goal: int) -> None:
         for pending in self._take((state, goal)):

@@ -200,11 +200,10 @@ def _report(watch: _Watch, frame: FrameType) -> None:
         f"{watch.who(machine)} holds the loop for more than {watch.timeout} s. "
         f"Move what blocks into a task or a thread. It is here:\n{stack}"
     )
-    logger.error("%s", error)
-    try:
+    # First the loop: whoever reads the log may let the handler go on, and look at the machine.
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the log is all there is
         watch.loop.call_soon_threadsafe(_record, machine, error)
-    except RuntimeError:
-        logger.debug("The loop of machine %s is closed.", machine.id)
+    logger.error("%s", error)
 
 
 def _record(machine: Machine, error: HandlerTimeoutError) -> None:

@@ -86,3 +86,16 @@ def test_also_inside_a_transition() -> None:
     m.bind({"ShutState": ask, "OpenState": lambda e: seen.append(e.args)})
     m.add1(Door.Shut)
     assert seen == [OpenArgs("k")]
+
+
+def test_a_state_that_came_by_growth_declares_its_arguments_too() -> None:
+    m = Machine(States, id="m")
+    m.add1("Exception")
+    m.grow({"Open": State(args=OpenArgs), "Plain": State()})
+    assert m.add1("Plain", 1)
+    for _ in range(3):  # also once it is known to be simple
+        with pytest.raises(StateArgsError):
+            m.add1("Open")
+        assert m.add1("Open", OpenArgs("k"))
+        assert m.remove1("Open")
+    assert m.queue_tick == 9

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from amnode.machine.clock import RUNNING, WATCHED
+from amnode.machine.clock import RUNNING, WATCHED, touches
 from amnode.machine.machine import Machine
 from amnode.machine.queue import CANCELED, EXECUTED, MutationType, Queued
 from amnode.machine.schema import Schema, State
@@ -120,10 +120,11 @@ async def test_whoever_watches_makes_the_clock_busy_until_he_is_gone() -> None:
     m.remove1("A")
     assert (m._clock.busy, watcher.ended) == (0, [True])
 
-    wait = m.when1("A")
-    assert m._clock.busy == WATCHED
+    wait, other = m.when1("A"), m.when_not1("A")
+    assert m._clock.busy == touches(1) ^ WATCHED ^ RUNNING
     m.add1("A")
     assert wait.done()
+    assert other.done()
     assert not m._clock.busy
 
     ended = asyncio.ensure_future(m.state_ctx("A").ended())
@@ -139,9 +140,40 @@ async def test_whoever_watches_makes_the_clock_busy_until_he_is_gone() -> None:
         await task
     m.add1("A")
     assert not m._clock.busy
+    query = m.when_query(lambda clock: clock["B"] == 1)
+    m.add1("C")
+    assert m._clock.busy == WATCHED
+    m.add1("B")
+    assert query.done()
+    assert not m._clock.busy
     await m.dispose()
     assert m.remove1("A") is CANCELED
     assert m._clock.busy == WATCHED
+
+
+async def test_who_watches_one_state_slows_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = machine(FLAGS, BState=lambda _: None)
+    warm(m, "A", "B")
+    m.add1("C")
+    waits = m.when1("D"), m.when_time(("E",), (1,)), m.when_args("F", {})
+    context = m.state_ctx("D")
+    tied = m.when1("A", ctx=context)
+    tied.cancel()
+    task = m.spawn("C", asyncio.Event().wait())
+    warm_again = m.add1("A"), m.remove1("A")  # somebody waited for it, so it is looked at once
+    seen = went_the_whole_way(m, monkeypatch)
+    for state in "AB":
+        m.add1(state)
+        m.remove1(state)
+    assert (seen, warm_again) == ([], (EXECUTED, EXECUTED))
+    for state in "DEF":
+        m.add1(state)
+    m.remove1("C")
+    assert seen == ["ADD", "ADD", "ADD", "REMOVE"]
+    assert all(wait.done() for wait in waits)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not m._clock.busy
 
 
 def test_a_lone_handler_knows_what_runs_it() -> None:

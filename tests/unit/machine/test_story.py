@@ -215,3 +215,15 @@ def test_automatic_states_that_could_not_be_are_left_out() -> None:
         "#5 add A -> A+ 1",
         "#6 auto add Ready -> Ready+ 1",
     ]
+
+
+def test_a_later_transition_takes_over_an_identity() -> None:
+    seen: list[Event] = []
+    m = machine()
+    m.bind({"AState": seen.append})
+    m.add1("A")
+    story = Story(1)
+    for _ in range(2):
+        story.transition_start(seen[0].transition)
+    story.transition_end(seen[0].transition)
+    assert [(e.number, e.running) for e in story.entries] == [(2, False)]
