@@ -157,10 +157,13 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
 
 
 class WorkArgs(Wire, frozen=True, kw_only=True, array_like=True):
-    """`WorkRequested`: a job and its arguments, encoded; decoded once, by the job itself."""
+    """`WorkRequested`: a job and its arguments, encoded; decoded once, by the job itself.
+
+    They cross as bytes, so that what is in them is the job's alone: no frame is refused for it.
+    """
 
     job: str = ""
-    args: msgspec.Raw = msgspec.Raw(b"\xc0")
+    args: bytes = b"\xc0"
     epoch: int = 0
     deadline: float | None = None
 

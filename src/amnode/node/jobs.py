@@ -67,7 +67,7 @@ class Job(Generic[P, R]):
 
     # -- the caller's side ---------------------------------------------------------------
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> msgspec.Raw:
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """The arguments as they travel.
 
         Raises:
@@ -82,11 +82,11 @@ class Job(Generic[P, R]):
             bound.apply_defaults()
             values = tuple(bound.arguments.values())
         try:
-            return msgspec.Raw(_encoder.encode(values))
+            return _encoder.encode(values)
         except (TypeError, ValueError, OverflowError, RecursionError):
             raise self._unencodable(values) from None
 
-    def decode_result(self, data: msgspec.Raw) -> R:
+    def decode_result(self, data: bytes) -> R:
         """The result, in the annotated type.
 
         Raises:
@@ -112,7 +112,7 @@ class Job(Generic[P, R]):
 
     # -- the worker's side ---------------------------------------------------------------
 
-    def decode(self, data: msgspec.Raw) -> list[Any]:
+    def decode(self, data: bytes) -> list[Any]:
         """The arguments, each in its annotated type.
 
         Raises:

@@ -138,7 +138,7 @@ class LeasedWorker:
             await self._worker_rests()
             if self._released or self.machine.lost is not None or self._is_ending:
                 raise await self._lost(Outcome.NOT_RUN)
-            call = self.machine.request((S.WorkRequested,), work)
+            call = self.machine.request((S.WorkRequested,), work, result_type=bytes)
             self._last = call.result
             try:
                 data = await call

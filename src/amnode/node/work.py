@@ -16,8 +16,6 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import msgspec
-
 from amnode.errors import AmnodeError, JobCancelled, JobFailed, JobTimeoutError
 from amnode.node.jobs import Job
 
@@ -111,7 +109,7 @@ class Work:
             self._end(_failed(self.job.name, error))
             return
         try:
-            data = msgspec.Raw(self.job.encode_result(value))
+            data = self.job.encode_result(value)
         except JobFailed as error:
             self._end(error)
         else:
@@ -147,7 +145,7 @@ class Work:
         elif self._timer is not None:
             self._timer.cancel()  # a job that ends the process (SystemExit) has no other answer
 
-    def _end(self, error: AmnodeError | None, data: msgspec.Raw | None = None) -> None:
+    def _end(self, error: AmnodeError | None, data: bytes | None = None) -> None:
         if self._over:
             return
         self._over = True

@@ -28,7 +28,7 @@ SAMPLES: list[Wire] = [
     args.RetireArgs(expected_tick=2),
     args.ReleasingArgs(epoch=1, withdraw=True),
     args.WorkerInfo(worker_id="w", kind="K", schema_hash="ab", leased_tick=1, client_id="c"),
-    args.WorkArgs(job="square", args=msgspec.Raw(b"\x91\x07"), epoch=1, deadline=2.0),
+    args.WorkArgs(job="square", args=b"\x91\x07", epoch=1, deadline=2.0),
     args.WorkerBoot(
         target="m:C",
         script="",

@@ -125,7 +125,7 @@ def test_an_endless_value_is_refused() -> None:
 
 
 def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
-    data = msgspec.Raw(msgspec.msgpack.encode([{"x": "secret"}, 1]))
+    data = msgspec.msgpack.encode([{"x": "secret"}, 1])
     with pytest.raises(JobArgumentsError, match="argument `point") as caught:
         Base.moved.decode(data)
     assert "secret" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x92\x01", b"\x81\x01\x02", b"\xc1", b"\x91"])
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(JobArgumentsError):
-        Base.small.decode(msgspec.Raw(data))
+        Base.small.decode(data)
 
 
 def test_a_call_passes_each_where_it_belongs() -> None:
@@ -153,14 +153,14 @@ def test_a_call_passes_each_where_it_belongs() -> None:
 
 
 def test_results_arrive_in_their_annotated_type() -> None:
-    data = msgspec.Raw(Base.moved.encode_result(Point(1, 2)))
+    data = Base.moved.encode_result(Point(1, 2))
     assert Base.moved.decode_result(data) == Point(1, 2)
-    assert Base.nothing.decode_result(msgspec.Raw(Base.nothing.encode_result(None))) is None
+    assert Base.nothing.decode_result(Base.nothing.encode_result(None)) is None
 
 
 def test_a_result_that_does_not_fit_or_cannot_be_sent_is_the_jobs_failure() -> None:
     with pytest.raises(JobFailed, match="result of moved does not fit"):
-        Base.moved.decode_result(msgspec.Raw(msgspec.msgpack.encode("no point")))
+        Base.moved.decode_result(msgspec.msgpack.encode("no point"))
     with pytest.raises(JobFailed, match="result of echo cannot be sent") as caught:
         Base.echo.encode_result(object())
     assert caught.value.error_type == "object"
@@ -176,13 +176,13 @@ plain_values = st.recursive(
 @given(plain_values)
 def test_plain_values_come_through(value: Any) -> None:
     assert sent(Base.echo, value) == [value]
-    assert Base.echo.decode_result(msgspec.Raw(Base.echo.encode_result(value))) == value
+    assert Base.echo.decode_result(Base.echo.encode_result(value)) == value
 
 
 @given(st.binary(max_size=40))
 def test_whatever_comes_there_is_one_kind_of_error(data: bytes) -> None:
     with suppress(JobArgumentsError):
-        Base.moved.decode(msgspec.Raw(data))
+        Base.moved.decode(data)
 
 
 def nested(depth: int) -> list[Any]:
@@ -197,10 +197,10 @@ def test_what_is_nested_too_deep_is_an_error_at_either_end() -> None:
     with pytest.raises(JobArgumentsError, match="echo"):
         sent(Base.echo, nested(100_000))
     with pytest.raises(JobFailed, match="echo"):
-        Base.echo.decode_result(msgspec.Raw(Base.echo.encode_result(nested(100_000))))
+        Base.echo.decode_result(Base.echo.encode_result(nested(100_000)))
     # Deeper than any encoder here makes it, and cut off.
     for wire in (b"\x91" * 100_000 + b"\xc0", b"\x91" * 5_000):
         with pytest.raises(JobArgumentsError, match="echo"):
-            Base.echo.decode(msgspec.Raw(wire))
+            Base.echo.decode(wire)
         with pytest.raises(JobFailed, match="echo"):
-            Base.echo.decode_result(msgspec.Raw(wire))
+            Base.echo.decode_result(wire)

@@ -37,7 +37,7 @@ class Replied:
         self.cancel: Callable[[], None] | None = None
 
     def answer(self, value: object = None) -> None:
-        assert isinstance(value, msgspec.Raw)
+        assert isinstance(value, bytes)
         self.answers.append(msgspec.msgpack.decode(value))
 
     def fail(self, error: AmnodeError) -> None:
