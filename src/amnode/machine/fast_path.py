@@ -33,7 +33,7 @@ from typing import cast
 
 from amnode.machine.clock import RUNNING
 from amnode.machine.local_api import LocalApi
-from amnode.machine.plan import Call, Plan, Planner, Solo
+from amnode.machine.plan import NOT_YET, Call, Plan, Planner, Solo
 from amnode.machine.queue import EXECUTED, MutationType, Result
 from amnode.machine.transition import CAUSE, Event
 
@@ -60,7 +60,7 @@ class FastPath(LocalApi):
             call = planner.adds[state]
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
-            return self._mutate(planner.named(_ADD, state), args, origin)
+            call, plan = planner.named(_ADD, state), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
@@ -87,7 +87,7 @@ class FastPath(LocalApi):
             call = planner.removes[state]
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
-            return self._mutate(planner.named(_REMOVE, state), args, origin)
+            call, plan = planner.named(_REMOVE, state), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
@@ -138,7 +138,7 @@ class FastPath(LocalApi):
             call = planner.adds[names]
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
-            return self._mutate(planner.named(_ADD, names), args, origin)
+            call, plan = planner.named(_ADD, names), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
@@ -164,7 +164,7 @@ class FastPath(LocalApi):
             call = planner.removes[names]
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
-            return self._mutate(planner.named(_REMOVE, names), args, origin)
+            call, plan = planner.named(_REMOVE, names), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1
@@ -188,7 +188,7 @@ class FastPath(LocalApi):
             call = planner.sets[names]
             plan = call.plans[clock.mask & call.mask]
         except KeyError:
-            return self._mutate(planner.named(_SET, names), args, origin)
+            call, plan = planner.named(_SET, names), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
             return self._mutate(call, args, origin)
         self._queue.tick += 1

@@ -278,6 +278,12 @@ class Plan:
             clock.arrange(self.arrange([*clock.active()]))
 
 
+#: Stands for a plan that has still to be made; it sends a mutation the whole way.
+NOT_YET = Plan.__new__(Plan)
+NOT_YET.slow = True
+NOT_YET.touches = 0
+
+
 class Planner:
     """Makes and remembers calls and plans, for one schema and one list of handler tables.
 

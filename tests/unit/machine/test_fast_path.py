@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from amnode.errors import StateUnknownError
 from amnode.machine.clock import RUNNING, WATCHED, touches
 from amnode.machine.machine import Machine
 from amnode.machine.queue import CANCELED, EXECUTED, MutationType, Queued
@@ -231,6 +232,18 @@ def test_a_lone_handler_that_raises_leaves_an_exception() -> None:
     assert m.active_states() == ["Exception"]
     assert (m.tick("A"), str(m.err)) == (4, "no")
     assert (m._clock.busy, CAUSE.get()) == (0, None)
+
+
+def test_the_error_of_a_handler_that_first_runs_has_no_other_behind_it() -> None:
+    def handler(event: Event) -> None:
+        raise ValueError("no")
+
+    m = machine(AState=handler)
+    m.add1("A")
+    assert m.err is not None and m.err.__context__ is None
+    with pytest.raises(StateUnknownError) as raised:
+        m.add1("X")
+    assert raised.value.__suppress_context__
 
 
 def test_what_ends_the_program_passes_through_and_leaves_the_machine_idle() -> None:
