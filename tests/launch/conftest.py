@@ -36,6 +36,10 @@ def _factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
 
 
 FACTORIES = _factories()
+# The first loop of a kind opens what stays with the process, such as the signal pipe of libuv;
+# a test that was blamed for it would have left nothing.
+for _new_loop in FACTORIES.values():
+    _new_loop().close()
 
 
 def pytest_asyncio_loop_factories(

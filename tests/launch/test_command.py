@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -428,19 +429,16 @@ asyncio.run(main())
 """
 
 
-def test_a_fork_that_is_refused_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    directory = tmp_path / "open"
-    directory.mkdir()
-    directory.chmod(0o777)
-    for parent in directory.parents[:3]:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED, str(directory)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_fork_that_is_refused_says_so_and_leaves_nothing() -> None:
+    # Not below the directories of the tests, which another user may not enter.
+    with tempfile.TemporaryDirectory(prefix="am-open-", dir="/tmp") as directory:
+        Path(directory).chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", REFUSED, directory],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     assert "Cannot start `/bin/true`: Resource temporarily unavailable" in done.stdout
     assert "No more processes are allowed" in done.stdout

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amnode.machine.clock import Clock, is_active_tick
+from amnode.machine.clock import RUNNING, WATCHED, Clock, is_active_tick, touches
 
 
 def test_odd_is_active() -> None:
@@ -60,6 +60,31 @@ def test_deactivating_leaves_the_order_of_the_others() -> None:
     clock.deactivate((1,))
     assert [*clock.active()] == [2, 0]
     clock.check()
+
+
+def test_a_watched_state_concerns_only_who_moves_it() -> None:
+    clock = Clock(3)
+    clock.watch(0)
+    clock.watch(2)
+    concerned = [bool(clock.busy & touches(1 << state)) for state in range(3)]
+    assert concerned == [True, False, True]
+    assert clock.busy & touches(0b110)
+    clock.unwatch(2)
+    assert clock.busy & touches(0b001)
+    assert not clock.busy & touches(0b110)
+    clock.unwatch(2)  # nobody watches it any more: nothing changes
+    clock.unwatch(0)
+    assert clock.busy == 0
+
+
+@pytest.mark.parametrize("reason", [RUNNING, WATCHED])
+def test_who_watches_everything_is_concerned_whatever_moves(reason: int) -> None:
+    clock = Clock(2)
+    clock.busy |= reason
+    assert all(clock.busy & touches(moved) for moved in range(4))
+    clock.watch(1)
+    clock.unwatch(1)
+    assert clock.busy == reason
 
 
 @pytest.mark.parametrize("broken", ["mask", "order", "arranged"])

@@ -7,7 +7,7 @@ import pytest
 from amnode.machine import plan as plans
 from amnode.machine.binding import HandlerTable, table_of
 from amnode.machine.clock import Clock
-from amnode.machine.plan import Planner, Step, planner_for
+from amnode.machine.plan import Planner, Solo, Step, planner_for
 from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema, State
 
@@ -82,6 +82,26 @@ def test_names_are_looked_up_once_duplicates_dropped() -> None:
     assert found.named(SET, "B") is found.sets["B"]
 
 
+def test_names_that_were_looked_up_give_the_same_call_again() -> None:
+    found = planner(FLAGS)
+    for type_ in (ADD, REMOVE, SET):
+        call = found.named(type_, "B")
+        assert found.named(type_, "B") is call
+        assert (call.type, call.called) == (type_, (1,))
+    assert found._kept == 6  # three calls, and three names
+
+
+def test_only_what_brings_a_state_that_declares_arguments_is_typed() -> None:
+    found = planner({"A": State(args=int), "B": State(), "C": State(add="A")})
+    assert found.call(ADD, (0,)).typed
+    assert found.call(SET, (1, 0)).typed
+    assert not found.call(REMOVE, (0,)).typed
+    assert not found.call(ADD, (1, 2)).typed  # A comes along, but is not called
+    clock = clock_of(found)
+    assert found.plan(found.call(ADD, (0,)), clock).slow
+    assert not found.plan(found.call(ADD, (1,)), clock).slow
+
+
 def test_applying_moves_ticks_and_order() -> None:
     found = planner({"A": State(multi=True, add="B"), "B": State(), "C": State(remove="B")})
     clock = clock_of(found, 2)
@@ -93,6 +113,19 @@ def test_applying_moves_ticks_and_order() -> None:
     plan.apply(clock)
     assert (plan.moves, plan.back) == ((1, 0, 0), (1,))
     assert ([*clock.active()], clock.ticks) == ([0, 1], [3, 1, 2, 0])
+    clock.check()
+
+
+def test_applying_ends_what_is_removed_and_puts_the_new_in_front() -> None:
+    found = planner({"A": State(), "B": State(remove="A"), "C": State()})
+    clock = clock_of(found, 2, 0)
+    plan = found.plan(found.call(ADD, (1,)), clock)
+    assert (plan.plain, plan.all_rise, plan.all_fall) == (True, False, False)
+    plan.apply(clock)
+    assert ([*clock.active()], clock.ticks) == ([1, 2], [2, 1, 1, 0])
+    clock.check()
+    found.plan(found.call(REMOVE, (1, 2)), clock).apply(clock)
+    assert ([*clock.active()], clock.ticks) == ([], [2, 2, 2, 0])
     clock.check()
 
 
@@ -182,6 +215,36 @@ def test_machines_with_the_same_methods_share_a_planner() -> None:
     assert planner_for(schema, (table,), cached=False) is not planner_for(schema, (table,))
     functions: HandlerTable = table_of(schema, {"AState": print})
     assert planner_for(schema, (functions,)) is not planner_for(schema, (functions,))
+
+
+def test_the_only_handler_is_known_if_it_is_a_final_one() -> None:
+    class Handlers:
+        def AState(self) -> None: ...
+        def BEnter(self) -> None: ...
+
+    schema = Schema(FLAGS)
+    functions = table_of(schema, dict.fromkeys(("CState", "DEnd"), print))
+    methods = table_of(schema, Handlers())
+    found = Planner(schema, (functions, methods))
+
+    def solo(type_: MutationType, *called: int, active: tuple[int, ...] = ()) -> Solo | None:
+        plan = found.plan(found.call(type_, called), clock_of(found, *active))
+        assert plan.slow is (plan.solo is None and not plan.unseen)
+        return plan.solo
+
+    method = solo(ADD, 0)
+    assert method is not None
+    assert (method.binding, method.is_method, method.step.name) == (1, True, "AState")
+    assert method.function is methods.functions["AState"]
+    function = solo(REMOVE, 3, active=(3,))
+    assert function is not None
+    assert (function.binding, function.is_method, function.step.name) == (0, False, "DEnd")
+    assert function.function is functions.functions["DEnd"]
+    assert solo(ADD, 4) is None  # no handler at all
+    assert solo(ADD, 0, 1) is None  # one that negotiates besides
+    assert solo(ADD, 0, 2) is None  # two final ones
+    twice = Planner(schema, (functions, functions))
+    assert twice.plan(twice.call(ADD, (2,)), clock_of(twice)).solo is None  # of one name
 
 
 def test_an_after_relation_rearranges_the_whole_order() -> None:

@@ -52,6 +52,12 @@ def test_add_brings_states_along_and_those_bring_more() -> None:
     assert targets(found, ADD, "A", "D") == "ADB"  # what is kept out is just not added
 
 
+def test_what_several_bring_along_comes_once_and_keeps_its_place() -> None:
+    found = relations(A=State(add=("C", "B")), B=State(add="C"), C=State(), D=State())
+    assert targets(found, ADD, "AB") == "ABC"  # both bring C, and B was called
+    assert targets(found, ADD, "A", "DB") == "ADBC"  # B stays where it was
+
+
 def test_a_multi_state_adds_each_time_it_is_called() -> None:
     found = relations(A=State(multi=True, add="B"), B=State())
     assert targets(found, ADD, "A", "A") == "AB"
@@ -113,6 +119,22 @@ def test_what_requires_a_state_goes_with_it() -> None:
         A=State(), B=State(require="A"), C=State(require="B"), D=State(require="A")
     )
     assert found.requirers(bits((0,)), bits((0, 1, 2))) == bits((1, 2))
+
+
+def test_what_may_come_or_end_or_be_in_the_way_influences_an_outcome() -> None:
+    found = relations(
+        A=State(add="B", require="C"),
+        B=State(remove="D"),
+        C=State(),
+        D=State(),
+        E=State(require="D"),
+        F=State(remove="A"),
+    )
+    assert found.influence(ADD, (0,)) == bits(range(6))
+    assert found.influence(ADD, (1,)) == bits((1, 3, 4))
+    assert found.influence(ADD, (2,)) == bits((2,))
+    assert found.influence(REMOVE, (3,)) == bits((3, 4))
+    assert found.influence(SET, (2,)) == found.everything
 
 
 def test_a_cycle_in_require_comes_together() -> None:

@@ -43,6 +43,11 @@ def fail(event: Event) -> None:
     raise ValueError(event.name)
 
 
+def fail_unseen(event: Event) -> None:
+    """Says whether anybody had asked for the transition before: the fast path has none."""
+    raise ValueError("unseen" if event._transition is None else "seen")
+
+
 def error_args(script: Script, handler: str = "ExceptionState") -> ErrorArgs:
     args = script.events[handler].args
     assert isinstance(args, ErrorArgs)
@@ -288,6 +293,92 @@ def test_what_ends_the_program_is_let_out_when_the_machine_is_whole_again() -> N
     assert str(script.machine) == "()"
     assert script.machine.add1("C")
     assert str(script.machine) == "(B:1 Exception:1 C:3)"  # what was pending follows
+
+
+# -- one that nobody saw: made before, and all that runs is one final handler --------------
+
+
+def test_the_transition_of_a_handler_is_made_when_first_asked_for() -> None:
+    script = Script("AState", A=State(), B=State(remove="A"))
+    script.machine.add1("A")
+    assert script.events["AState"]._transition is not None  # the first goes the whole way
+    script.machine.remove1("A")
+    origin = object()
+    assert script.machine.add1("A", {"x": 1}, origin=origin) is EXECUTED
+    event = script.events["AState"]
+    assert event._transition is None
+    assert not event.is_check
+    assert event._transition is None  # nobody needs one to say that
+    transition = event.transition
+    assert event.transition is transition
+    assert event.mutation is transition.mutation
+    assert (transition.machine, transition.accepted) == (script.machine, True)
+    assert (transition.type, transition.called) == (MutationType.ADD, (0,))
+    assert (transition.changed, transition.error) == ((0,), None)
+    mutation = event.mutation
+    assert (mutation.args, mutation.origin, mutation.cause) == ({"x": 1}, origin, None)
+
+
+def test_an_error_in_the_only_handler_undoes_it_and_what_requires_it() -> None:
+    script = Script("AState", A=State(multi=True), B=State(require="A"), C=State())
+    script.machine.add(("A", "B", "C"))
+    script.machine.add1("A")
+    context = script.machine.state_ctx("C")
+    script.does["AState"] = fail_unseen
+    assert script.machine.add1("A") is CANCELED
+    assert str(script.machine.err) == "unseen"
+    assert script.machine.clock() == {"A": 6, "B": 2, "C": 1, "Exception": 1}
+    assert context.valid
+    assert script.events["AState"].transition.changed == (0, 1)
+    script.machine._clock.check()
+
+
+def test_an_error_in_the_only_handler_undoes_nothing_if_that_is_any_state() -> None:
+    script = Script("AnyState", A=State())
+    script.machine.add1("A")
+    script.machine.remove1("A")
+    script.does["AnyState"] = lambda e: fail_unseen(e) if e.args == "fail" else None
+    assert script.machine.add1("A", "fail") is CANCELED
+    assert str(script.machine.err) == "unseen"
+    assert str(script.machine) == "(Exception:1 A:3)"
+
+
+@pytest.mark.parametrize("answer", [False, True, 0, "", object()])
+def test_what_a_final_handler_returns_does_not_matter_if_it_is_no_coroutine(
+    answer: object,
+) -> None:
+    script = Script("AState", A=State())
+    script.does["AState"] = lambda _: answer
+    for tick in (1, 3):  # the whole way, and the fast one
+        assert script.machine.add1("A") is EXECUTED
+        assert script.machine.clock() == {"A": tick, "Exception": 0}
+        assert script.events["AState"].transition.started == []
+        script.machine.remove1("A")
+
+
+async def test_a_coroutine_of_the_only_handler_becomes_a_task_of_its_state() -> None:
+    script = Script("AState", A=State())
+    ended: list[str] = []
+
+    async def work(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    for name in ("whole", "fast"):
+        script.does["AState"] = lambda _, name=name: work(name)
+        assert script.machine.add1("A") is EXECUTED
+        ((owner, _coro, event),) = script.events["AState"].transition.started
+        assert (owner, event) == (0, script.events["AState"])
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.sleep(0)
+        assert name not in ended
+        script.machine.remove1("A")
+        await asyncio.wait([task])
+        assert task.cancelled()
+    assert ended == ["whole", "fast"]
+    await script.machine.dispose()
 
 
 # -- causes --------------------------------------------------------------------------------
