@@ -16,7 +16,7 @@ class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NodeRpcArgs(Wire, frozen=True, kw_only=True):
-    """The reference's arguments that may cross the wire."""
+    """Ids and addresses, as actors tell each other."""
 
     id: str = ""
     public_addr: str = ""

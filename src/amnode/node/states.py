@@ -1,7 +1,7 @@
 """The schemas of the node's machines: supervisor, worker, client, bootstrap.
 
-Names, kinds, relations and order are those of the reference documentation, but for this, where
-it contradicts itself:
+Names, kinds, relations and order are those of `node`, a package of the Go library asyncmachine,
+whose design this is, but for this, where it contradicts itself:
 
 1. Supervisor: ProvideWorker requires Start. A request that finds no idle worker waits;
    WorkersAvailable is information, not a condition.

@@ -1,4 +1,4 @@
-"""The schemas, against the tables of the reference as data, with the corrections applied."""
+"""The schemas, against their tables as data."""
 
 from __future__ import annotations
 
