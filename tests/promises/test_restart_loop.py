@@ -4,6 +4,8 @@ back, says why in one line with the worker's own last words, and a stop leaves n
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from amnode import PoolError, Worker
@@ -44,6 +46,27 @@ async def test_a_program_that_is_not_there_is_named() -> None:
     )
     async with supervisor:
         with pytest.raises(PoolError, match="/no/such/program"):
+            await supervisor.when_ready()
+
+
+PROGRAM = (
+    "from amnode import run_worker; from tests.promises.workers import Plain; run_worker(Plain)"
+)
+
+
+async def test_a_program_that_ends_in_run_worker_serves() -> None:
+    bin_ = [sys.executable, "-c", PROGRAM]
+    async with WatchedSupervisor("Plain", bin_, Plain.schema, opts=short(1)) as supervisor:
+        await supervisor.when_ready()
+        async with client_of(supervisor) as client, client.lease() as worker:
+            assert await worker.call(Plain.square, 7) == 49
+
+
+async def test_a_program_of_another_kind_says_so() -> None:
+    bin_ = [sys.executable, "-c", PROGRAM]
+    opts = short(1, restart_intensity=1)
+    async with WatchedSupervisor("Other", bin_, Plain.schema, opts=opts) as supervisor:
+        with pytest.raises(PoolError, match=r"kind 'Plain', its supervisor wants 'Other'"):
             await supervisor.when_ready()
 
 

@@ -751,6 +751,7 @@ class Supervisor:
         self.machine.remove1(S.WorkerIssues)
         args: WorkerIssuesArgs = event.args
         client_id = _client_of(event)
+        logger.debug("%s returns worker %s: %s.", client_id, args.worker_id, args.reason)
         self._feed(
             events.Returned(
                 client_id=client_id,

@@ -188,7 +188,16 @@ class Worker:
         return self.machine.remove1(S.Start, RetireArgs(expected_tick=tick, forced=reason))
 
     async def run(self, boot: WorkerBoot) -> int:
-        """Starts the worker and serves until it is stopped; returns the exit code."""
+        """Starts the worker and serves until it is stopped; returns the exit code.
+
+        Raises:
+            OptionError: the supervisor wants another kind than this program runs.
+        """
+        if boot.kind != self._kind:
+            raise OptionError(
+                f"This program runs workers of kind {self._kind!r}, its supervisor wants "
+                f"{boot.kind!r}; give both the same one."
+            )
         self._ended = asyncio.get_running_loop().create_future()
         self.start(boot)
         try:
@@ -500,6 +509,7 @@ class Worker:
         """Rule 4, begun; whoever asked is answered when it is done."""
         args: ReleasingArgs = event.args
         origin = event.mutation.origin
+        logger.debug("Worker %s ends lease %d: %s.", self.name, args.epoch, args.reason)
         deferred = origin.defer() if isinstance(origin, Origin) else None
         if deferred is not None:
             self.lease.begin_end(End.WITHDRAWN if args.withdraw else End.RELEASED)
