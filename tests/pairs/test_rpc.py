@@ -842,6 +842,12 @@ class Mute:
     def received(self, data: bytes) -> None:
         self.got += data
 
+    def sink(self) -> None:
+        pass
+
+    def sunk(self, count: int) -> None:
+        pass
+
     def outgoing(self) -> bytes:
         return b""
 
@@ -850,7 +856,7 @@ class Mute:
 
 
 async def test_a_server_that_says_nothing_is_a_timeout(house: House) -> None:
-    from amnode.rpc.transport import LOCAL
+    from amnode.rpc.transport import STREAMS
 
     mutes: list[Mute] = []
 
@@ -858,7 +864,7 @@ async def test_a_server_that_says_nothing_is_a_timeout(house: House) -> None:
         mutes.append(Mute())
         return mutes[-1]
 
-    listener = await LOCAL.listen(house.address, accept, close_timeout=1)
+    listener = await STREAMS.listen(house.address, accept, close_timeout=1)
     client = house.client(options=RpcOptions(handshake_timeout=0.02))
     with pytest.raises(RpcTimeoutError, match="did not shake hands"):
         await client.start()
@@ -868,11 +874,11 @@ async def test_a_server_that_says_nothing_is_a_timeout(house: House) -> None:
 
 
 async def test_a_client_that_says_nothing_is_ended_by_the_deadline(house: House) -> None:
-    from amnode.rpc.transport import LOCAL
+    from amnode.rpc.transport import STREAMS
 
     mux = await house.mux(options=RpcOptions(handshake_timeout=0.02))
     mute = Mute()
-    await LOCAL.connect(house.address, mute, close_timeout=1)
+    await STREAMS.connect(house.address, mute, close_timeout=1)
     await mute.ended.wait()
     assert b"RpcTimeoutError" in mute.got
     assert mux.machine.is1("Ready") and not mux.servers
@@ -881,12 +887,12 @@ async def test_a_client_that_says_nothing_is_ended_by_the_deadline(house: House)
 async def test_past_the_limit_of_pending_connections_the_oldest_is_turned_away(
     house: House,
 ) -> None:
-    from amnode.rpc.transport import LOCAL
+    from amnode.rpc.transport import STREAMS
 
     mux = await house.mux(options=RpcOptions(pending_limit=2))
     mutes = [Mute() for _ in range(3)]
     for mute in mutes:
-        await LOCAL.connect(house.address, mute, close_timeout=1)
+        await STREAMS.connect(house.address, mute, close_timeout=1)
     await mutes[0].ended.wait()
     assert b"RefusedError" in mutes[0].got
     assert mux.machine.is_(("NewServerErr", "Ready"))

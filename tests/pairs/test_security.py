@@ -21,7 +21,7 @@ from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.session import Called, Closed, Phase
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
-from amnode.rpc.transport import LOCAL, Connection
+from amnode.rpc.transport import STREAMS, Connection
 from tests.pairs.driven import House
 from tests.pairs.driven import house as house  # a fixture
 from tests.pairs.session_pair import Pair, deliver
@@ -43,6 +43,12 @@ class Stranger:
     def received(self, data: bytes) -> None:
         self.got += data
 
+    def sink(self) -> None:
+        pass
+
+    def sunk(self, count: int) -> None:
+        pass
+
     def outgoing(self) -> bytes:
         data = b"".join(self.data)
         self.data.clear()
@@ -53,7 +59,7 @@ class Stranger:
 
     async def visit(self, address: str) -> list[wire.AnyMessage]:
         """Connects, sends, and returns what it was told by the end."""
-        await LOCAL.connect(address, self, close_timeout=1)
+        await STREAMS.connect(address, self, close_timeout=1)
         await self.ended.wait()
         framer, told = wire.Framer(1 << 20), list[wire.AnyMessage]()
         framer.feed(self.got)

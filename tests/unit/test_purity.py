@@ -29,7 +29,7 @@ KINDS = {
         errors.py
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
-        rpc/  exposure options states
+        rpc/  address exposure options states
         rpc/protocol/  auth calls handshake session sync wire
         launch/  output
         node/  args jobs names states

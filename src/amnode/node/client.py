@@ -70,10 +70,10 @@ from amnode.node.policy.options import (
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
+from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import RemoteResult
 from amnode.rpc.protocol.handshake import schema_hash
-from amnode.rpc.transport import parse_address
 
 logger = logging.getLogger("amnode.node")
 

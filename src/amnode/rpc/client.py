@@ -48,7 +48,7 @@ from amnode.rpc.protocol.session import (
 )
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
 from amnode.rpc.states import ClientStates
-from amnode.rpc.transport import LOCAL, Connection, Transport
+from amnode.rpc.transport import STREAMS, Connection, Transport
 
 #: What a new start clears: while ErrNetwork is active, no connection is made.
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")
@@ -107,7 +107,7 @@ class RpcClient:
         on_payload: Callable[[str, msgspec.Raw], None] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
         options: RpcOptions | None = None,
-        transport: Transport = LOCAL,
+        transport: Transport = STREAMS,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if role not in tuple(Role):
@@ -392,6 +392,12 @@ class _Link:
             self._client.machine.add_err(error)
             self._session.fail(RpcError("The client failed; its own log says why."))
             self._lost(error)
+
+    def sink(self) -> None:
+        """See `Handler`: nothing is bulk."""
+
+    def sunk(self, count: int) -> None:
+        """See `Handler`."""
 
     def outgoing(self) -> bytes:
         """See `Handler`."""

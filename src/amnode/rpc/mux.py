@@ -28,7 +28,7 @@ from amnode.rpc.protocol.handshake import SecretOf, check_identity
 from amnode.rpc.protocol.sync import mixes
 from amnode.rpc.server import RpcServer
 from amnode.rpc.states import MuxStates
-from amnode.rpc.transport import LOCAL, Handler, Listener, Transport
+from amnode.rpc.transport import STREAMS, Handler, Listener, Transport
 
 #: Fresh bytes from the system.
 Entropy = Callable[[int], bytes]
@@ -70,7 +70,7 @@ class Mux:
         on_connected: Callable[[RpcServer], None] | None = None,
         on_disconnected: Callable[[RpcServer, str], None] | None = None,
         replace: bool = False,
-        transport: Transport = LOCAL,
+        transport: Transport = STREAMS,
         entropy: Entropy = os.urandom,
     ) -> None:
         self.machine = Machine(MuxStates, id=f"rm-{name}")

@@ -331,6 +331,12 @@ class RpcServer:
         except Exception as error:  # a callback of the program, or a fault here
             self._broke(error)
 
+    def sink(self) -> None:
+        """See `Handler`: nothing is bulk."""
+
+    def sunk(self, count: int) -> None:
+        """See `Handler`."""
+
     def outgoing(self) -> bytes:
         """See `Handler`."""
         return self._session.to_send()
