@@ -60,8 +60,9 @@ _BACKLOG_PAUSE: Final = 0.01
 _MAX_UNIX_PATH: Final = 107
 #: What a path through a directory descriptor takes in front of the name.
 _MAX_UNIX_NAME: Final = _MAX_UNIX_PATH - len("/proc/self/fd/1234567/")
-#: Bytes that a transport holds before nothing more is asked for (rule 4).
-_WRITE_LIMIT: Final = 256 * 1024
+#: Bytes that a transport holds before nothing more is asked for (rule 4). What it holds at most
+#: is this and one answer of the handler; more than this made bulk no faster.
+_WRITE_LIMIT: Final = 64 * 1024
 #: Buffers below so many bytes are joined where a loop writes one at a time.
 _JOINED: Final = 64 * 1024
 #: Seconds for the handshake of TLS: as long as a peer that proved nothing may take at all.
@@ -640,27 +641,19 @@ class _Connecting(_StreamConnection):
 class _Accepted(_StreamConnection):
     """The end that was connected to; has no handler before its peer is admitted (rule 8)."""
 
-    def __init__(
-        self, at: Address, accept: Accept, close_timeout: float, users: _Users | None
-    ) -> None:
-        super().__init__(at.scheme, "", close_timeout)
-        self._accept = accept
-        self._users = users
+    def __init__(self, listener: _StreamListener) -> None:
+        super().__init__(listener.at.scheme, "", listener.close_timeout)
+        self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
         try:
-            self.peer = self._named(stream)
+            self.peer = self._listener.named(stream)
         except AuthError:  # a stranger is told nothing, and nobody here waits for it
             self._lost = self.closing = True
             stream.abort()
         else:
-            self.start(stream, self._accept())
-
-    def _named(self, transport: asyncio.Transport) -> str:
-        if self._users is not None:
-            return f"user {self._users.peer(transport.get_extra_info('socket'))}"
-        return endpoint(*transport.get_extra_info("peername")[:2])
+            self.start(stream, self._listener.accept())
 
 
 class _Sink(asyncio.BufferedProtocol):
@@ -686,23 +679,71 @@ class _Sink(asyncio.BufferedProtocol):
 
 
 class _StreamListener(Listener):
-    """Holds its server: uvloop closes one that nothing references."""
+    """Accepts at a socket. Holds its server: uvloop closes one that nothing references."""
 
-    def __init__(self, at: Address, server: asyncio.Server, clean: Callable[[], None]) -> None:
+    def __init__(
+        self, at: Address, accept: Accept, close_timeout: float, users: _Users | None = None
+    ) -> None:
         self.address = str(at)
-        self._clean = clean
-        self._server: asyncio.Server | None = server
+        self.at = at
+        self.accept = accept
+        self.close_timeout = close_timeout
+        self._users = users
+        self._file: tuple[int, int] | None = None
+        self._server: asyncio.Server | None = None
+        self._closed = False
+
+    async def serve(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accepts at a bound socket, which is closed if that fails."""
+        loop = asyncio.get_running_loop()
+        if self.at.scheme == "unix":
+            making = loop.create_unix_server(self._make, sock=sock, backlog=_BACKLOG)
+        else:
+            making = loop.create_server(
+                self._make,
+                sock=sock,
+                backlog=_BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE,
+            )
+        try:
+            self._server, cancelled = await _to_its_end(making)
+        except BaseException:
+            sock.close()
+            self.close()
+            raise
+        if cancelled:
+            self.close()
+            raise asyncio.CancelledError
+
+    def owns(self, file: tuple[int, int]) -> None:
+        """The file that its address names, to be removed with it."""
+        self._file = file
+
+    def named(self, transport: asyncio.Transport) -> str:
+        """Who connected.
+
+        Raises:
+            AuthError: it may not, or comes too late: the handshake of TLS takes its time.
+        """
+        if self._closed:
+            raise AuthError(f"{self.address} accepts no more.")
+        if self._users is not None:
+            return f"user {self._users.peer(transport.get_extra_info('socket'))}"
+        return endpoint(*transport.get_extra_info("peername")[:2])
 
     def close(self) -> None:
-        if self._server is None:
+        if self._closed:
             return
-        self._server.close()
-        self._server = None
-        self._clean()
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._file is not None:
+            _remove_own(self.at.name, self._file)
 
-
-def _nothing() -> None:
-    """What a listener without a file has to clean."""
+    def _make(self) -> _Accepted:
+        return _Accepted(self)
 
 
 def _pieces(buffers: Sequence[Buffer]) -> Generator[Buffer]:
@@ -720,38 +761,6 @@ def _pieces(buffers: Sequence[Buffer]) -> Generator[Buffer]:
         yield b"".join(small)
 
 
-async def _serve(
-    at: Address,
-    sock: socket.socket,
-    make: Callable[[], _Accepted],
-    clean: Callable[[], None],
-    tls: ssl.SSLContext | None = None,
-) -> Listener:
-    """Accepts at a bound socket, which is closed if that fails."""
-    loop = asyncio.get_running_loop()
-    if at.scheme == "unix":
-        making = loop.create_unix_server(make, sock=sock, backlog=_BACKLOG)
-    else:
-        making = loop.create_server(
-            make,
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE,
-        )
-    try:
-        server, cancelled = await _to_its_end(making)
-    except BaseException:
-        sock.close()
-        clean()
-        raise
-    listener = _StreamListener(at, server, clean)
-    if cancelled:
-        listener.close()
-        raise asyncio.CancelledError
-    return listener
-
-
 async def _take_over(
     at: Address, sock: socket.socket, connection: _Connecting, tls: ssl.SSLContext | None = None
 ) -> Connection:
@@ -767,9 +776,8 @@ async def _take_over(
             server_hostname=None if tls is None else at.name,
             ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE,
         )
-    hasten = _nothing if tls is None else lambda: _hang_up(sock)
     try:
-        _, cancelled = await _to_its_end(making, hasten)
+        _, cancelled = await _to_its_end(making, None if tls is None else sock)
     except BaseException:
         sock.close()
         raise
@@ -781,13 +789,13 @@ async def _take_over(
 
 
 async def _to_its_end(
-    work: Coroutine[Any, Any, T], hasten: Callable[[], None] = lambda: None
+    work: Coroutine[Any, Any, T], hang_up: socket.socket | None = None
 ) -> tuple[T, bool]:
     """Awaits a step that must not be cut in two; says whether it was cancelled meanwhile.
 
     A transport whose making is cancelled half-way is half alive: uvloop calls `connection_made`
     and never `connection_lost`, and its descriptor is closed by both. The step takes a turn,
-    and with TLS a handshake, which `hasten` then ends.
+    and with TLS a handshake, which ends when its socket is to `hang_up`.
     """
     task = asyncio.get_running_loop().create_task(work)
     cancelled = False
@@ -796,7 +804,9 @@ async def _to_its_end(
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             cancelled = True
-            hasten()
+            if hang_up is not None:
+                with suppress(OSError):  # the loop has closed it by now
+                    hang_up.shutdown(socket.SHUT_RDWR)
     if cancelled and task.exception() is not None:
         raise asyncio.CancelledError
     return task.result(), cancelled
@@ -818,12 +828,10 @@ async def _listen_unix(
     except OptionError:
         sock.close()
         raise
-    return await _serve(
-        at,
-        sock,
-        lambda: _Accepted(at, accept, close_timeout, users),
-        lambda: _remove_own(path, file),
-    )
+    listener = _StreamListener(at, accept, close_timeout, users)
+    listener.owns(file)
+    await listener.serve(sock)
+    return listener
 
 
 async def _connect_unix(
@@ -927,24 +935,23 @@ async def _listen_tcp(
     tls: ssl.SSLContext | None,
     off_loopback: bool,
 ) -> Listener:
-    sock = await _first(
+    sock, _ = await _first(
         at,
         lambda family, where: _bind_tcp(at, family, where, off_loopback),
         f"{at} cannot be listened on",
     )
     bound = Address(at.scheme, at.name, sock.getsockname()[1])
-    return await _serve(
-        bound, sock, lambda: _Accepted(bound, accept, close_timeout, None), _nothing, tls
-    )
+    listener = _StreamListener(bound, accept, close_timeout)
+    await listener.serve(sock, tls)
+    return listener
 
 
 async def _connect_tcp(
     at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext | None
 ) -> Connection:
-    sock = await _first(at, _reach, f"Nobody answers at {at}")
+    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
     try:
-        peer = endpoint(*sock.getpeername()[:2])
-        connection = _Connecting(at, peer, handler, close_timeout)
+        connection = _Connecting(at, endpoint(*where[:2]), handler, close_timeout)
         return await _take_over(at, sock, connection, tls)
     except OSError as error:
         sock.close()
@@ -958,13 +965,13 @@ async def _first(
     at: Address,
     attempt: Callable[[socket.AddressFamily, Any], Awaitable[socket.socket]],
     failure: str,
-) -> socket.socket:
-    """The socket of the first address of a host with which an attempt succeeds."""
+) -> tuple[socket.socket, Any]:
+    """The socket for the first address of a host with which an attempt succeeds, and that."""
     failed: OSError | None = None
     try:
         for family, where in await _resolve(at):
             try:
-                return await attempt(family, where)
+                return await attempt(family, where), where
             except OSError as error:
                 failed = error
     except (OSError, UnicodeError) as error:  # of the name
@@ -1019,17 +1026,12 @@ async def _bind_tcp(
     return sock
 
 
-def _hang_up(sock: socket.socket) -> None:
-    """Ends a handshake; the loop sees the end of the stream."""
-    with suppress(OSError):  # the loop has closed it by now
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 def _why(error: Exception) -> str:
     """What the system says; asyncio puts its own words, an address, in its place."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error) or "the connection was cut"
 
 
 def _tls_error(peer: str, error: Exception | None) -> Exception | None:
