@@ -9,18 +9,19 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
+from random import Random
 from ssl import PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext
-from typing import Any
 
 import pytest
 import trustme
 
-from amnode.errors import ConnectionLost, OptionError
+from amnode.errors import AuthError, ConnectionLost, OptionError
 from amnode.rpc.transport import (
     STREAMS,
     Connection,
     Listener,
     StreamTransport,
+    peer_uid,
 )
 
 
@@ -29,7 +30,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.got = b""
+        self.got = bytearray()
         self.writes: list[bytes] = []
         self.to_say: list[bytes] = []
         #: Where what comes has to go, and what is to follow once that is full.
@@ -94,7 +95,7 @@ class Peer:
         self.to_say += data
         self.link.wake()
 
-    async def has(self, size: int) -> bytes:
+    async def has(self, size: int) -> bytearray:
         """Waits until so many bytes came."""
         while len(self.got) < size:
             self._changed.clear()
@@ -136,7 +137,7 @@ class Room:
             await self.came.wait()
         far = self.accepted[-1]
         await far.has(5)
-        near.got = far.got = b""
+        near.got, far.got = bytearray(), bytearray()
         near.writes.clear()
         return near, far
 
@@ -293,6 +294,170 @@ async def test_the_handler_is_there_before_anything_can_arrive(room: Room) -> No
     room.accepted += far
 
 
+# -- bulk ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_sink_gets_exactly_its_bytes_however_they_are_split(
+    room: Room, seed: int
+) -> None:
+    rng = Random(seed)
+    near, far = await room.pair()
+    sizes = [rng.choice((1, 7, 4096, 300_000)) for _ in range(rng.randint(1, 4))]
+    tail = rng.choice((1, 50, 70_000))
+    sent = b"H" + rng.randbytes(sum(sizes) + tail)
+
+    def reply(data: bytes) -> list[bytes]:
+        if far.got == b"H":
+            far.rooms = [memoryview(bytearray(size)) for size in sizes]
+            far.room = far.rooms.pop(0)
+        return []
+
+    far.reply = reply
+    near.say(b"H")
+    await far.has(1)
+    at = 1
+    while at < len(sent):
+        some = sent[at : at + rng.choice((1, 5, 4000, 90_000, 400_000))]
+        at += len(some)
+        near.say(some)
+        if rng.random() < 0.3:
+            await far.has(at)
+    assert await far.has(len(sent)) == sent
+    assert sum(far.fills) == sum(sizes)  # neither less nor a byte of the tail
+    assert far.room is None
+
+
+async def test_what_comes_with_the_head_of_bulk_is_received_and_the_rest_sunk(
+    room: Room,
+) -> None:
+    near, far = await room.pair()
+    body = bytes(range(256)) * 2000
+
+    def reply(data: bytes) -> list[bytes]:
+        if not far.fills and (left := 1 + len(body) - len(far.got)) > 0:
+            far.room = memoryview(bytearray(left))
+        return []
+
+    far.reply = reply
+    near.bulk = [b"H", memoryview(body), b"after"]
+    near.chunk = 3
+    near.link.wake()
+    assert await far.has(len(body) + 6) == b"H" + body + b"after"
+    near.say(b"!")
+    assert (await far.has(len(body) + 7))[-1:] == b"!"
+
+
+async def test_bulk_crosses_both_ways_in_order_unjoined(room: Room) -> None:
+    near, far = await room.pair()
+    data = Random(1).randbytes(3_000_000)
+    view = memoryview(data)
+    pieces = [view[at : at + 200_000] for at in range(0, len(view), 200_000)]
+    for peer in (near, far):
+        mixed: list[bytes | bytearray | memoryview] = []
+        for i, piece in enumerate(pieces):
+            mixed += [b"%03d" % i, bytearray(piece[:10]), piece[10:]]
+        peer.bulk, peer.chunk = mixed, 4
+        peer.link.wake()
+    wanted = b"".join(b"%03d" % i + piece for i, piece in enumerate(pieces))
+    assert await near.has(len(wanted)) == wanted
+    assert await far.has(len(wanted)) == wanted
+
+
+async def test_an_empty_sink_is_none(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray())
+    near.say(b"a")
+    await far.has(1)
+    near.say(b"b")
+    assert await far.has(2) == b"ab"
+    assert not far.fills
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_handler_that_ends_amid_its_sink_is_given_nothing_more(
+    room: Room, end: str
+) -> None:
+    near, far = await room.pair()
+    whole = bytearray(1_000_000)
+    far.room = memoryview(whole)
+    near.say(b"x")
+    await far.has(1)  # from here on into the sink
+    sunk = far.sunk
+
+    def once(count: int) -> None:
+        sunk(count)
+        getattr(far.link, end)()
+
+    far.sunk = once  # type: ignore[method-assign]
+    near.bulk = [b"y" * 400_000] * 3
+    near.link.wake()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert len(far.fills) == 1
+    assert whole.count(b"y") == far.fills[0]
+    assert len(far.ends) == len(near.ends) == 1
+
+
+async def test_a_peer_that_goes_amid_a_sink_ends_it_once(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray(1000))
+    near.say(b"x")
+    await far.has(1)
+    near.say(b"y")
+    await far.has(2)
+    near.link.abort()
+    await far.ended.wait()
+    assert len(far.ends) == 1 and far.fills == [1]
+
+
+async def test_replies_leave_while_a_sink_is_filled(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray(5))
+    near.say(b"x")
+    await far.has(1)
+    sunk = far.sunk
+
+    def answering(count: int) -> None:
+        sunk(count)
+        far.to_say.append(b"%d" % count)
+
+    far.sunk = answering  # type: ignore[method-assign]
+    near.say(b"12")
+    assert await near.has(1) == b"2"
+    near.say(b"345")
+    assert await near.has(2) == b"23"
+
+
+async def test_a_closed_end_with_unread_data_ends_both(room: Room) -> None:
+    near, far = await room.pair()
+    near.bulk, near.chunk = [b"z" * 100_000] * 20, 20
+    near.link.wake()
+    await asyncio.sleep(0)
+    far.link.close()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert len(near.ends) == len(far.ends) == 1
+
+
+async def test_a_connection_says_what_it_is_and_who_is_there(room: Room) -> None:
+    near, far = await room.pair()
+    scheme, _, rest = room.address.partition(":")
+    assert near.link.scheme == far.link.scheme == scheme
+    if scheme == "unix":
+        assert (near.link.peer, far.link.peer) == (rest, f"user {os.geteuid()}")
+    elif scheme == "memory":
+        assert near.link.peer == far.link.peer == rest
+    else:
+        assert near.link.peer.replace("127.0.0.1", "localhost") == rest.replace(
+            "127.0.0.1", "localhost"
+        )
+        assert far.link.peer.rpartition(":")[0] in ("127.0.0.1", "[::1]")
+
+
+# -- addresses -----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("address", ["", "unix", "unix:", "memory:", "tcp:1", "/tmp/x"])
 async def test_an_address_that_cannot_work_is_refused(address: str) -> None:
     for call in (
@@ -301,6 +466,195 @@ async def test_an_address_that_cannot_work_is_refused(address: str) -> None:
     ):
         with pytest.raises(OptionError, match="no address"):
             await call
+
+
+async def test_a_listener_on_port_0_says_which_it_got() -> None:
+    for address in ("tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0"):
+        listener = await STREAMS.listen(address, Peer, close_timeout=1)
+        head, _, port = listener.address.rpartition(":")
+        assert head == address.rpartition(":")[0]
+        assert int(port) > 0
+        listener.close()
+    with pytest.raises(OptionError, match="no port to connect to"):
+        await STREAMS.connect("tcp:127.0.0.1:0", Peer(), close_timeout=1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.7", "[2001:db8::1]"])
+async def test_nothing_is_listened_on_off_loopback_in_plain(host: str) -> None:
+    with pytest.raises(OptionError, match=r"allow_plaintext=True"):
+        await STREAMS.listen(f"tcp:{host}:0", Peer, close_timeout=1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+async def test_off_loopback_is_listened_on_where_that_is_allowed_in_words(host: str) -> None:
+    room = Room(f"tcp:{host}:0", transport=StreamTransport(allow_plaintext=True))
+    await room.open()
+    try:
+        near, far = await room.pair()
+        near.say(b"far")
+        assert await far.has(3) == b"far"
+    finally:
+        await room.close()
+
+
+async def test_tls_may_be_listened_on_off_loopback(tls: tuple[SSLContext, SSLContext]) -> None:
+    transport = StreamTransport(server_tls=tls[0])
+    listener = await transport.listen("tls:0.0.0.0:0", Peer, close_timeout=1)
+    listener.close()
+
+
+async def test_an_address_that_is_not_of_this_host_is_an_error_that_says_so() -> None:
+    transport = StreamTransport(allow_plaintext=True)
+    with pytest.raises(ConnectionLost, match=r"192\.0\.2\.7:0 cannot be listened on: Cannot"):
+        await transport.listen("tcp:192.0.2.7:0", Peer, close_timeout=1)
+
+
+async def test_a_host_that_nobody_knows_is_an_error_that_says_so() -> None:
+    for call in (
+        STREAMS.listen("tcp:nobody.invalid:7", Peer, close_timeout=1),
+        STREAMS.connect("tcp:nobody.invalid:7", Peer(), close_timeout=1),
+    ):
+        with pytest.raises(ConnectionLost, match=r"host of tcp:nobody\.invalid:7 is unknown"):
+            await call
+
+
+@pytest.mark.parametrize("room", ["tcp", "tcp6", "tls"], indirect=True)
+async def test_tcp_does_not_wait_to_gather_what_is_small(room: Room) -> None:
+    near, far = await room.pair()
+    for peer in (near, far):
+        sock = transport_of(peer).get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# -- a peer that does not read -------------------------------------------------------------
+
+
+def transport_of(peer: Peer) -> asyncio.Transport:
+    """What a connection over a socket drives, to stop it from reading."""
+    return peer.link._transport  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tcp6", "tls"], indirect=True)
+async def test_bulk_is_asked_for_as_the_peer_reads_it(room: Room) -> None:
+    near, far = await room.pair()
+    transport_of(far).pause_reading()
+    piece = b"b" * 262_144
+    near.bulk = [piece] * 100
+    near.link.wake()
+    asked = -1
+    while asked != len(near.bulk):  # until it is asked for no more
+        asked = len(near.bulk)
+        for _ in range(50):
+            await asyncio.sleep(0)
+    assert asked > 20
+    held = transport_of(near).get_write_buffer_size()
+    assert held <= 65_536 + len(piece) + 40_000  # of TLS: what it has encrypted
+    far.room = memoryview(bytearray(len(piece) * 70))
+    transport_of(far).resume_reading()
+    assert (await far.has(100 * len(piece))).count(b"b") == 100 * len(piece)
+
+
+# -- cancellation --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tcp6", "tls"], indirect=True)
+async def test_a_connect_that_is_cancelled_anywhere_leaves_nothing(room: Room) -> None:
+    turns, done = 0, False
+    while not done:
+        near = Peer()
+        room.made.append(near)
+        task: asyncio.Task[Connection] = asyncio.ensure_future(
+            room.transport.connect(room.address, near, close_timeout=1)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        await asyncio.wait((task,))
+        if near.connection is not None:
+            near.connection.abort()
+        turns += 1
+    for peer in room.accepted:
+        await peer.ended.wait()
+
+
+async def test_a_listen_that_is_cancelled_anywhere_leaves_nothing(
+    tmp_path: Path, tls: tuple[SSLContext, SSLContext]
+) -> None:
+    transport = StreamTransport(server_tls=tls[0])
+    for address in (f"unix:{tmp_path}/s", "tcp:127.0.0.1:0", "tcp:localhost:0", "tls:[::1]:0"):
+        turns, done = 0, False
+        while not done:
+            task: asyncio.Task[Listener] = asyncio.ensure_future(
+                transport.listen(address, Peer, close_timeout=1)
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done = task.done()
+            task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.result().close()
+            turns += 1
+    assert not (tmp_path / "s").exists()
+
+
+# -- the user at the other end of a Unix socket --------------------------------------------
+
+
+class Users:
+    """Says of each peer that it is the user of the day."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.asked = asyncio.Event()
+
+    def __call__(self, sock: socket.socket) -> int:
+        self.asked.set()
+        return self.uid
+
+
+async def test_the_system_says_who_is_there() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_uid(one) == os.geteuid()
+
+
+async def test_a_stranger_that_connects_is_closed_without_a_handler(tmp_path: Path) -> None:
+    room = Room(f"unix:{tmp_path}/s", transport=StreamTransport(uid_of=Users(4242)))
+    await room.open()
+    near = Peer()
+    await STREAMS.connect(room.address, near, close_timeout=1)
+    near.say(b"let me in")
+    await near.ended.wait()
+    assert room.accepted == [] and near.got == b""
+    await room.close()
+
+
+async def test_a_listener_of_a_stranger_is_not_spoken_to(tmp_path: Path) -> None:
+    room = Room(f"unix:{tmp_path}/s")
+    await room.open()
+    near = Peer()
+    with pytest.raises(AuthError, match=r"user 4242.*allow_uids=frozenset\(\{4242\}\)"):
+        await StreamTransport(uid_of=Users(4242)).connect(room.address, near, close_timeout=1)
+    assert near.connection is None
+    while not room.accepted:
+        await room.came.wait()
+    await room.accepted[0].ended.wait()
+    assert room.accepted[0].got == b""
+    await room.close()
+
+
+@pytest.mark.parametrize("uid", [0, 4242], ids=["root", "one that is allowed"])
+async def test_root_and_who_is_allowed_may_connect(tmp_path: Path, uid: int) -> None:
+    transport = StreamTransport(uid_of=Users(uid), allow_uids=frozenset({4242}))
+    room = Room(f"unix:{tmp_path}/s", transport=transport)
+    await room.open()
+    near, far = await room.pair()
+    assert far.link.peer == f"user {uid}"
+    near.say(b"far")
+    await far.has(3)
+    await room.close()
 
 
 # -- Unix sockets ------------------------------------------------------------------------
@@ -410,25 +764,3 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
             near.link.abort()
             await near.ended.wait()
     assert near.writes[1:] == [b"yyy"]
-
-
-async def test_a_connect_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
-    room = Room(f"unix:{tmp_path}/s", 1.0)
-    await room.open()
-    try:
-        for turns in range(6):
-            near = Peer()
-            room.made.append(near)
-            task: asyncio.Task[Any] = asyncio.ensure_future(
-                room.transport.connect(room.address, near, close_timeout=1)
-            )
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait((task,))
-            if near.connection is not None:
-                near.connection.abort()
-        for peer in room.accepted:
-            await peer.ended.wait()
-    finally:
-        await room.close()

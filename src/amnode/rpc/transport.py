@@ -336,6 +336,12 @@ def _check_verifies(context: ssl.SSLContext | None) -> None:
         )
 
 
+def _needed(at: Address, option: str, context: ssl.SSLContext | None) -> ssl.SSLContext:
+    if context is None:
+        raise OptionError(f"{at} needs TLS; pass StreamTransport({option}=SSLContext).")
+    return context
+
+
 class StreamTransport:
     """Every address that `amnode.rpc.address` lists.
 
@@ -378,7 +384,7 @@ class StreamTransport:
         if at.scheme == "unix":
             making = lambda: _listen_unix(at, accept, close_timeout, self._users)  # noqa: E731
         else:
-            tls = self._tls_for(at, "server_tls", self._server_tls)
+            tls = _needed(at, "server_tls", self._server_tls) if at.scheme == "tls" else None
             allowed = self._allow_plaintext or tls is not None
             making = lambda: _listen_tcp(at, accept, close_timeout, tls, allowed)  # noqa: E731
         return await _without_cause(making, lambda made: made.close())
@@ -392,21 +398,14 @@ class StreamTransport:
             return self._connect_memory(at, handler, close_timeout)
         if at.scheme == "unix":
             making = lambda: _connect_unix(at, handler, close_timeout, self._users)  # noqa: E731
+        elif not at.port:
+            raise OptionError(f"{address} has no port to connect to; 0 is for listening.")
+        elif at.scheme == "tcp":
+            making = lambda: _connect_tcp(at, handler, close_timeout)  # noqa: E731
         else:
-            tls = self._tls_for(at, "client_tls", self._client_tls)
-            if not at.port:
-                raise OptionError(f"{address} has no port to connect to; 0 is for listening.")
-            making = lambda: _connect_tcp(at, handler, close_timeout, tls)  # noqa: E731
+            tls = _needed(at, "client_tls", self._client_tls)
+            making = lambda: _connect_tls(at, handler, close_timeout, tls)  # noqa: E731
         return await _without_cause(making, lambda made: made.abort())
-
-    def _tls_for(
-        self, at: Address, option: str, context: ssl.SSLContext | None
-    ) -> ssl.SSLContext | None:
-        if at.scheme != "tls":
-            return None
-        if context is None:
-            raise OptionError(f"{at} needs TLS; pass StreamTransport({option}=SSLContext).")
-        return context
 
     def _listen_memory(
         self, at: Address, accept: Accept, close_timeout: float
@@ -557,8 +556,6 @@ class _StreamConnection(Connection, asyncio.Protocol):
 
     def settle(self, sock: socket.socket) -> None:
         """The loop has taken the socket over."""
-        if self._made:
-            return
         self._made = True
         if self._lost:
             sock.detach()  # its descriptor went with the transport
@@ -632,10 +629,65 @@ class _Connecting(_StreamConnection):
     def __init__(self, at: Address, peer: str, handler: Handler, close_timeout: float) -> None:
         super().__init__(at.scheme, peer, close_timeout)
         self._given = handler
-        self._made = at.scheme == "tls"  # its own handshake comes after that turn
+        self._made = at.scheme == "tls"  # its socket was taken over before the handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.start(cast("asyncio.Transport", transport), self._given)
+
+
+class _ConnectingWithTls(_Connecting):
+    """The end that connects with TLS, and knows whether the other ever spoke.
+
+    With TLS 1.3 a client is done before its certificate is looked at, and servers of asyncio
+    hang up on one that they refuse without a word.
+    """
+
+    _heard = False
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = _tls_error(self.peer, exc)
+        if not (self._heard or self.closing or isinstance(error, AuthError)):
+            error = ConnectionLost(
+                f"{self.peer} agreed on TLS, then hung up without a word. If it asks for a "
+                "certificate, client_tls needs one that it trusts."
+            )
+        super().connection_lost(error)
+
+
+class _Waiting(asyncio.Protocol):
+    """Keeps what happens to a transport until TLS is agreed, when a connection takes over."""
+
+    def __init__(self) -> None:
+        self._came: list[bytes] = []
+        self._error: Exception | None = None
+        #: Whether the transport is no more.
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self._came.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost, self._error = True, exc
+
+    def check(self) -> None:
+        """Raises what speaks against a handshake: the end, or one who speaks no TLS."""
+        if self._came:
+            raise AuthError("The other end speaks no TLS: it spoke first; compare the ports.")
+        if self.lost:
+            raise self._error or ConnectionResetError()
+
+    def hand_over(self, transport: asyncio.Transport, connection: _Connecting) -> None:
+        """The connection sees all that happened, in order (rule 2)."""
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if self._came:
+            connection.data_received(b"".join(self._came))
+        if self.lost:
+            connection.connection_lost(self._error)
 
 
 class _Accepted(_StreamConnection):
@@ -761,23 +813,15 @@ def _pieces(buffers: Sequence[Buffer]) -> Generator[Buffer]:
         yield b"".join(small)
 
 
-async def _take_over(
-    at: Address, sock: socket.socket, connection: _Connecting, tls: ssl.SSLContext | None = None
-) -> Connection:
+async def _take_over(at: Address, sock: socket.socket, connection: _Connecting) -> Connection:
     """Makes a connected socket a connection; the socket is closed if that fails."""
     loop = asyncio.get_running_loop()
     if at.scheme == "unix":
         making = loop.create_unix_connection(lambda: connection, sock=sock)
     else:
-        making = loop.create_connection(
-            lambda: connection,
-            sock=sock,
-            ssl=tls,
-            server_hostname=None if tls is None else at.name,
-            ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE,
-        )
+        making = loop.create_connection(lambda: connection, sock=sock)
     try:
-        _, cancelled = await _to_its_end(making, None if tls is None else sock)
+        _, cancelled = await _to_its_end(making)
     except BaseException:
         sock.close()
         raise
@@ -788,27 +832,54 @@ async def _take_over(
     return connection
 
 
-async def _to_its_end(
-    work: Coroutine[Any, Any, T], hang_up: socket.socket | None = None
-) -> tuple[T, bool]:
+async def _take_over_with_tls(
+    at: Address, sock: socket.socket, connection: _Connecting, tls: ssl.SSLContext
+) -> Connection:
+    """The same with TLS, in two steps.
+
+    uvloop, told to do both at once, closes the descriptor of a socket whose handshake fails at
+    its start, and leaves the socket to close it once more, when it is another's.
+    """
+    loop = asyncio.get_running_loop()
+    waiting = _Waiting()
+    try:
+        made, cancelled = await _to_its_end(loop.create_connection(lambda: waiting, sock=sock))
+    except BaseException:
+        sock.close()
+        raise
+    if waiting.lost:
+        sock.detach()  # its descriptor went with the transport
+    try:
+        if cancelled:
+            raise asyncio.CancelledError
+        waiting.check()
+        stream = await loop.start_tls(
+            made[0],
+            waiting,
+            tls,
+            server_hostname=at.name,
+            ssl_handshake_timeout=_TLS_HANDSHAKE,
+        )
+    except BaseException:
+        made[0].abort()
+        raise
+    waiting.hand_over(cast("asyncio.Transport", stream), connection)
+    return connection
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
     """Awaits a step that must not be cut in two; says whether it was cancelled meanwhile.
 
     A transport whose making is cancelled half-way is half alive: uvloop calls `connection_made`
-    and never `connection_lost`, and its descriptor is closed by both. The step takes a turn,
-    and with TLS a handshake, which ends when its socket is to `hang_up`.
+    and never `connection_lost`, and its descriptor is closed by both. The step takes a turn.
     """
     task = asyncio.get_running_loop().create_task(work)
     cancelled = False
     while not task.done():
         try:
-            await asyncio.wait((task,))
+            await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
-            if hang_up is not None:
-                with suppress(OSError):  # the loop has closed it by now
-                    hang_up.shutdown(socket.SHUT_RDWR)
-    if cancelled and task.exception() is not None:
-        raise asyncio.CancelledError
     return task.result(), cancelled
 
 
@@ -946,19 +1017,30 @@ async def _listen_tcp(
     return listener
 
 
-async def _connect_tcp(
-    at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext | None
-) -> Connection:
+async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> Connection:
     sock, where = await _first(at, _reach, f"Nobody answers at {at}")
     try:
         connection = _Connecting(at, endpoint(*where[:2]), handler, close_timeout)
-        return await _take_over(at, sock, connection, tls)
+        return await _take_over(at, sock, connection)
     except OSError as error:
-        sock.close()
+        raise ConnectionLost(f"{at} hung up: {_why(error)}.") from error
+
+
+async def _connect_tls(
+    at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext
+) -> Connection:
+    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    try:
+        connection = _ConnectingWithTls(at, endpoint(*where[:2]), handler, close_timeout)
+        return await _take_over_with_tls(at, sock, connection, tls)
+    except OSError as error:
         told = _tls_error(f"{at}", error)
         if isinstance(told, AuthError):
             raise told from error
-        raise ConnectionLost(f"{at} hung up: {_why(error)}.") from error
+        raise ConnectionLost(
+            f"{at} hung up during the handshake of TLS: {_why(error)}. It may speak no TLS, or "
+            "none of version 1.2 at least; its own log may say so."
+        ) from error
 
 
 async def _first(
@@ -993,7 +1075,8 @@ async def _resolve(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
 
 
 def _tcp_socket(family: socket.AddressFamily) -> socket.socket:
-    return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    return socket.socket(family, kind, socket.IPPROTO_TCP)  # or asyncio leaves the delay
 
 
 async def _reach(family: socket.AddressFamily, where: Any) -> socket.socket:
