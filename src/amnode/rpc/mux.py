@@ -104,8 +104,8 @@ class Mux:
 
     @property
     def address(self) -> str:
-        """Where clients connect."""
-        return self._address
+        """Where clients connect; while it listens, with the port that the system chose."""
+        return self._address if self._listener is None else self._listener.address
 
     @property
     def source(self) -> Machine:
