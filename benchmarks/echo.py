@@ -162,7 +162,7 @@ def raw_serve(address: str) -> str:
 def _raw_serve(listener: socket.socket) -> None:
     while True:
         peer, _ = listener.accept()
-        with peer:
+        with _undelayed(peer):
             while header := peer.recv(HEADER, socket.MSG_WAITALL):
                 data = bytearray(_LENGTH.unpack(header)[0])
                 _receive_into(peer, data)
@@ -180,8 +180,15 @@ def raw_connected(address: str) -> Generator[socket.socket]:
     else:
         host, _, port = rest.rpartition(":")
         made = socket.create_connection((host, int(port)))
-    with made:
+    with _undelayed(made):
         yield made
+
+
+def _undelayed(made: socket.socket) -> socket.socket:
+    """What a loop does to its TCP sockets by itself."""
+    if made.family != socket.AF_UNIX:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 def raw_echo(peer: socket.socket, data: bytes) -> bytearray:

@@ -70,15 +70,17 @@ class Size:
         count: calls in one turn.
         crowd: clients of one source.
         large: bytes of the large echo.
+        places: how many of `places` are taken.
     """
 
     rounds: int = 20
     count: int = 100
     crowd: int = 1000
     large: int = LARGE
+    places: int = 2
 
 
-QUICK = Size(rounds=2, count=5, crowd=20, large=MIB)
+QUICK = Size(rounds=2, count=5, crowd=20, large=MIB, places=1)
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ CALL_GOAL = 1.5
 
 async def calls(size: Size) -> None:
     versions = installed()
-    for place in places():
+    for place in places()[: size.places]:
         for transport in TRANSPORTS:
             async with joined(transport, place) as ends:
                 if ends is None:
@@ -216,7 +218,7 @@ async def _calls(
 
 
 async def flight(size: Size) -> None:
-    for place in places():
+    for place in places()[: size.places]:
         for transport in TRANSPORTS:
             async with joined(transport, place) as ends:
                 if ends is not None:
@@ -253,7 +255,7 @@ async def _flight(size: Size, ends: Ends, where: str) -> None:
 
 
 async def push(size: Size) -> None:
-    for place in places():
+    for place in places()[: size.places]:
         for transport in TRANSPORTS:
             async with joined(transport, place) as ends:
                 if ends is not None:
