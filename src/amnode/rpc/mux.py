@@ -8,20 +8,20 @@ Rules:
    `replace`, ends the first one.
 3. `admit` is asked after the client has proved itself, and last: a client that it admits is
    told of by `on_disconnected`, once, however its connection ends.
-4. One tracer on the source feeds all servers.
+4. One follower of the source feeds all servers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from types import MappingProxyType
 
 from amnode.errors import RefusedError
 from amnode.machine.machine import ErrorArgs, Machine
-from amnode.machine.transition import Event, Transition
+from amnode.machine.transition import Event
 from amnode.rpc.exposure import Exposure, Gate
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol.handshake import SecretOf, check_identity
@@ -90,7 +90,7 @@ class Mux:
         self._transport = transport
         self._entropy = entropy
         self._decoy = entropy(32)
-        self._tracer = _SourceTracer(self._gate)
+        self._follower = _SourceFollower(self._gate)
         self._listener: Listener | None = None
         self._count = 0
         self._pending: dict[RpcServer, None] = {}
@@ -104,8 +104,8 @@ class Mux:
 
     @property
     def address(self) -> str:
-        """Where clients connect."""
-        return self._address
+        """Where clients connect; while it listens, with the port that the system chose."""
+        return self._address if self._listener is None else self._listener.address
 
     @property
     def source(self) -> Machine:
@@ -142,7 +142,7 @@ class Mux:
             return
         if len(self._source.schema) != len(self._gate.names):  # it grew while nobody served it
             self._gate.grow(self._source.schema)
-        self._source.trace(self._tracer)
+        self._source.follow(self._follower)
         self.machine.add1("Ready")
 
     async def stop(self) -> None:
@@ -151,7 +151,7 @@ class Mux:
         Clients are told. A connection that does not close within `close_timeout` is cut.
         """
         self._stop_listening()
-        self._source.untrace(self._tracer)
+        self._source.unfollow(self._follower)
         self.machine.remove1("Start")
         for server in [*self._connections]:
             server.close("the server stops")
@@ -221,7 +221,7 @@ class Mux:
     def opened(self, server: RpcServer) -> None:
         """A client's handshake is done."""
         self._pending.pop(server, None)
-        self._tracer.add(server)
+        self._follower.add(server)
         self.machine.add1("HasClients")
         self.machine.remove1("NewServerErr")
         if self._on_connected is not None:
@@ -230,7 +230,7 @@ class Mux:
     def ended(self, server: RpcServer, reason: str) -> None:
         """A server serves no more."""
         self._pending.pop(server, None)
-        self._tracer.remove(server)
+        self._follower.remove(server)
         if self._servers.get(server.client_id) is not server:
             return  # it was never admitted
         del self._servers[server.client_id]
@@ -259,7 +259,7 @@ class _Handlers:
         event.machine.remove1("ClientConnected")
 
 
-class _SourceTracer:
+class _SourceFollower:
     """Tells the open servers of each transition of the source (rule 4)."""
 
     def __init__(self, gate: Gate) -> None:
@@ -274,17 +274,14 @@ class _SourceTracer:
         """Stops to."""
         self._servers.pop(server, None)
 
-    def transition_end(self, transition: Transition) -> None:
-        """See `amnode.machine.tracing`."""
-        if not transition.changed or not self._servers:
-            return
-        ticks = transition.machine.time()
-        moved = [(index, ticks[index]) for index in transition.changed]
+    def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
+        """See `amnode.machine.tracing.Follower`."""
+        moved = [(index, ticks[index]) for index in changed]
         for server in self._servers:
             server.moved(moved)
 
-    def schema_changed(self, source: Machine) -> None:
-        """See `amnode.machine.tracing`."""
-        self._gate.grow(source.schema)
+    def schema_changed(self, machine: Machine) -> None:
+        """See `amnode.machine.tracing.Follower`."""
+        self._gate.grow(machine.schema)
         for server in self._servers:
             server.source_grew()
