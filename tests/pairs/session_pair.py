@@ -7,16 +7,12 @@ from typing import Any
 
 from amnode.machine.schema import Schema, State, States
 from amnode.rpc.options import RpcOptions
+from amnode.rpc.protocol.client_session import ClientSession
 from amnode.rpc.protocol.handshake import ClientHandshake, ServerHandshake
-from amnode.rpc.protocol.session import (
-    Called,
-    ClientSession,
-    Event,
-    Opened,
-    Phase,
-    ServerSession,
-    Session,
-)
+from amnode.rpc.protocol.memory import ClientMemory
+from amnode.rpc.protocol.server_session import ServerSession
+from amnode.rpc.protocol.session import Called, Event, Opened, Phase, Session
+from amnode.rpc.protocol.subscription import Subscription
 from amnode.rpc.protocol.sync import mixes
 from amnode.rpc.protocol.wire import Outcome, Role
 
@@ -42,14 +38,18 @@ class Source:
     """A source whose ticks the test sets by hand."""
 
     def __init__(self, schema: Schema | None = None) -> None:
-        self.id = "door"
+        self.root_id = "door"
         self.schema = schema or Door.schema()
-        self.ticks = [0] * len(self.schema)
+        self.now = [0] * len(self.schema)
         self.queue_tick = 1
         self.machine_tick = 0
 
-    def time(self) -> Sequence[int]:
-        return tuple(self.ticks)
+    @property
+    def followed_states(self) -> Sequence[int]:
+        return range(len(self.schema))
+
+    def ticks(self) -> Sequence[int]:
+        return self.now
 
 
 class Pair:
@@ -94,7 +94,10 @@ class Pair:
             options,
         )
         handshake = ClientHandshake(client_id, role, secret, client_nonce)
-        self.client = ClientSession(handshake, schema, states, options)
+        subscription = Subscription(None if states is None else tuple(states))
+        self.client = ClientSession(
+            handshake, ClientMemory(options), schema, subscription, options
+        )
         self.to_server, self.to_client = bytearray(), bytearray()
         self.seen_by_server: list[Event | Called] = []
         self.seen_by_client: list[Event | Called] = []
@@ -103,13 +106,13 @@ class Pair:
     def exchange(self) -> None:
         """Carries bytes both ways until nobody has anything to say; answers mutations."""
         while True:
-            up = self.client.to_send()
+            up = sent_by(self.client)
             self.to_server += up
             for event in self.server.receive(up):
                 self.seen_by_server.append(event)
                 if isinstance(event, Called):
                     self.run(event)
-            down = self.meddle(self.server.to_send())
+            down = self.meddle(sent_by(self.server))
             self.to_client += down
             self.seen_by_client += self.client.receive(down)
             if not up and not down:
@@ -124,8 +127,8 @@ class Pair:
         """A transition of the source."""
         self.source.queue_tick += 1
         for state in states:
-            self.source.ticks[state] += 1
-        self.server.mark([(state, self.source.ticks[state]) for state in states])
+            self.source.now[state] += 1
+        self.server.mark([(state, self.source.now[state]) for state in states])
 
     def opened(self) -> Pair:
         """The pair, with the handshake done."""
@@ -134,6 +137,12 @@ class Pair:
         self.seen_by_client.clear()
         self.seen_by_server.clear()
         return self
+
+
+def sent_by(session: Session) -> bytes:
+    """What a session has to say, in one piece."""
+    data = session.to_send()
+    return data if isinstance(data, bytes) else b"".join(data)
 
 
 def deliver(session: Session, data: bytes) -> list[Any]:

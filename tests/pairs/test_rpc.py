@@ -36,6 +36,7 @@ from amnode.rpc.server import Deferred, Origin, RpcServer
 from amnode.rpc.states import ConsumerStates
 from tests.pairs.driven import Door, House, Knock
 from tests.pairs.driven import house as house  # a fixture
+from tests.pairs.session_pair import sent_by
 
 
 def origin_of(event: Event) -> Origin:
@@ -238,8 +239,8 @@ async def test_a_mutation_that_is_queued_is_answered_once_it_ran(house: House) -
     mux = await house.mux()
     client = await house.connect()
     server, door = mux.servers["rc-me"], client.source
-    link = client._link
-    assert link is not None
+    link, talk = client._link, client._conversation
+    assert link is not None and talk is not None
     results: list[Any] = []
 
     class Inside:
@@ -247,13 +248,13 @@ async def test_a_mutation_that_is_queued_is_answered_once_it_ran(house: House) -
 
         def HiddenState(self, event: Event) -> None:
             results.extend((door.add1("Unlocked"), door.add1("Open"), door.add1("Closed")))
-            server.received(link.outgoing())
+            server.received(sent_by(link.session))
             assert house.source.not1("Unlocked")
 
-    link._connection, connection = None, link._connection  # so that nothing leaves by itself
+    talk._connection, connection = None, talk._connection  # so that nothing leaves by itself
     house.source.bind(Inside())
     house.source.add1("Hidden")
-    link._connection = connection
+    talk._connection = connection
     assert [await result for result in results] == [EXECUTED, EXECUTED, EXECUTED]
     assert door.is_(("Unlocked", "Closed")) and door.time() == house.source.time()
 

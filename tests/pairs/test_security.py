@@ -68,15 +68,15 @@ class Stranger:
         return told
 
 
-HELLO = wire.to_frame(wire.Hello(1, "rc-me", Role.CONTROLLER, b"n" * 32))
+HELLO = wire.to_frame(wire.Hello(wire.VERSION, "rc-me", Role.CONTROLLER, b"n" * 32, b"", 0))
 DIFFERENCE = wire.Difference([0, 1], 1, 1)
 CLOCK = wire.ClockData(0, 1, [], 0)
 EVERY: list[wire.Message] = [
-    wire.Challenge(1, "s", b"n" * 32),
+    wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
     wire.Proof(b"p" * 32),
     wire.Welcome(b"p" * 32),
-    wire.Subscribe(b"", None),
-    wire.Synced("m", [], None, CLOCK),
+    wire.Subscribe(b"", None, 0, 0),
+    wire.Synced("m", [], None, None, CLOCK),
     wire.Failure(wire.WireError("RpcError", "x", {})),
     wire.Goodbye("x"),
     wire.Mutate(1, 0, [0], NIL),
@@ -85,7 +85,7 @@ EVERY: list[wire.Message] = [
     wire.Update(DIFFERENCE),
     wire.Resync(),
     wire.Snapshot(CLOCK),
-    wire.Payload("p", NIL),
+    wire.Payload(1, "p", NIL),
 ]
 
 
@@ -158,7 +158,7 @@ async def test_4_an_unknown_id_and_a_wrong_secret_end_with_the_same_bytes(
     await house.mux()
     told: list[list[wire.AnyMessage]] = []
     for client_id in ("rc-me", "rc-nobody"):
-        hello = wire.Hello(1, client_id, Role.CONTROLLER, b"n" * 32)
+        hello = wire.Hello(wire.VERSION, client_id, Role.CONTROLLER, b"n" * 32, b"", 0)
         frames = wire.to_frame(hello) + wire.to_frame(wire.Proof(b"p" * 32))
         told.append((await Stranger(frames).visit(house.address))[1:])
     assert told[0] == told[1] != []
@@ -171,7 +171,7 @@ def test_5_class_paths_in_every_text_field_import_nothing() -> None:
     name = "xml.dom.pulldom"  # a module that nothing here imports
     assert name not in sys.modules
     for text in (name, f"{name}:parse", f"{name}.parse", "os.system"):
-        hello = wire.Hello(1, text, Role.CONTROLLER, b"n" * 32)
+        hello = wire.Hello(wire.VERSION, text, Role.CONTROLLER, b"n" * 32, b"", 0)
         deliver(Pair(known={}).server, wire.to_frame(hello))
         pair = Pair().opened()
         for to_server in (
@@ -180,11 +180,13 @@ def test_5_class_paths_in_every_text_field_import_nothing() -> None:
             wire.Mutate(1, 0, [0], wire.to_raw({text: [text]})),
         ):
             deliver(pair.server, wire.to_frame(to_server))
-        for to_client in (wire.Payload(text, wire.to_raw({text: text})),):
+        for to_client in (wire.Payload(1, text, wire.to_raw({text: text})),):
             deliver(pair.client, wire.to_frame(to_client))
         fresh = Pair()
         fresh.client.to_send()
-        deliver(fresh.client, wire.to_frame(wire.Challenge(1, text, b"n" * 32)))
+        deliver(
+            fresh.client, wire.to_frame(wire.Challenge(wire.VERSION, text, b"n" * 32, False, 0))
+        )
     assert name not in sys.modules
 
 

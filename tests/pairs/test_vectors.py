@@ -54,14 +54,14 @@ CLOCK = wire.ClockData(0, 5, [1, 3, 0], checksum([1, 3, 0], 5))
 DIFFERENCE = wire.Difference([1, 1], 1, checksum([1, 4, 0], 6))
 
 MESSAGES: list[wire.Message] = [
-    wire.Hello(1, "rc-me", Role.CONTROLLER, N1),
-    wire.Challenge(1, "rs-door", N2),
+    wire.Hello(wire.VERSION, "rc-me", Role.CONTROLLER, N1, b"", 0),
+    wire.Challenge(wire.VERSION, "rs-door", N2, False, 0),
     wire.Proof(proof(b"amnode-rpc client proof")),
     wire.Welcome(proof(b"amnode-rpc server proof")),
-    wire.Subscribe(b"", None),
-    wire.Subscribe(HASH, ["Open"]),
-    wire.Synced("door", NAMES, SCHEMA, CLOCK),
-    wire.Synced("door", NAMES, None, CLOCK),
+    wire.Subscribe(b"", None, 0, 0),
+    wire.Subscribe(HASH, ["Open"], 0, 0),
+    wire.Synced("door", NAMES, SCHEMA, None, CLOCK),
+    wire.Synced("door", NAMES, None, None, CLOCK),
     wire.Failure(wire.WireError("RefusedError", "no", {})),
     wire.Goodbye("bye"),
     wire.Mutate(1, 0, [1], NIL),
@@ -74,7 +74,7 @@ MESSAGES: list[wire.Message] = [
     wire.Update(DIFFERENCE),
     wire.Resync(),
     wire.Snapshot(CLOCK),
-    wire.Payload("news", wire.to_raw([1, "x"])),
+    wire.Payload(1, "news", wire.to_raw([1, "x"])),
 ]
 
 

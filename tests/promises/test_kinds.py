@@ -23,7 +23,7 @@ from amnode import (
     job,
 )
 from amnode.rpc.exposure import Exposure
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.protocol.subscription import schema_hash
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import Other, OtherStates, Plain
 

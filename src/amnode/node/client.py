@@ -73,7 +73,8 @@ from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import RemoteResult
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.protocol.subscription import schema_hash
 
 logger = logging.getLogger("amnode.node")
 
@@ -292,6 +293,7 @@ class Client:
             schema=self.schema,
             consumer=self.machine,
             on_lost=partial(self._worker_lost, grant),
+            options=ONE_CONNECTION,
         )
         mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
         opening = self._unsettle(self._open(rpc))
@@ -462,6 +464,7 @@ class Client:
                 consumer=self.machine,
                 on_payload=self._super_payload,
                 on_lost=self._super_lost,
+                options=ONE_CONNECTION,
             )
             mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))
             try:

@@ -70,7 +70,8 @@ from amnode.node.work import Work
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import Deferred, Origin, RpcServer
 
 logger = logging.getLogger("amnode.node")
@@ -264,6 +265,7 @@ class Worker:
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
+            options=ONE_CONNECTION,
         )
         self.public_rpc = Mux(
             machine,
@@ -274,6 +276,7 @@ class Worker:
             admit=self._admit,
             on_connected=self._client_came,
             on_disconnected=self._client_left,
+            options=ONE_CONNECTION,
         )
         try:
             await self.local_rpc.start()
@@ -301,6 +304,7 @@ class Worker:
             id=handshake_id(self.machine.id),
             secret=boot.secret,
             schema=BootstrapStates.schema(),
+            options=ONE_CONNECTION,
         )
         await client.start()
         try:

@@ -38,6 +38,7 @@ from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
+from amnode.rpc.options import ONE_CONNECTION
 
 W = WorkerStates
 
@@ -211,6 +212,7 @@ class WorkerLink:
             states=_FOLLOWED,
             on_payload=self._payload,
             on_lost=self._lost,
+            options=ONE_CONNECTION,
         )
 
     # -- what the worker says --------------------------------------------------------------

@@ -25,6 +25,7 @@ from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 #: State to the wire struct of its arguments; None if it takes none.
 Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
 
+_MATCH: msgspec.msgpack.Decoder[dict[str, object]] = msgspec.msgpack.Decoder(dict[str, object])
 _CONTROLLER = Role.CONTROLLER
 _REMOVE, _SET, _TOGGLE = (
     int(MutationType.REMOVE),
@@ -125,6 +126,39 @@ class Gate:
         else:
             decoder = self._only_decoder(opened, states)
         return self._decode(decoder, states, args)
+
+    def check_match(
+        self, role: Role, states: Sequence[int], args: msgspec.Raw
+    ) -> tuple[str, dict[str, object]]:
+        """The state and the arguments that a client waits for.
+
+        Raises:
+            RefusedError: the state is not open to it with arguments, which are its business.
+            ProtocolError: these are not fields of the struct that the state takes.
+        """
+        if role is not _CONTROLLER:
+            raise RefusedError(
+                "An observer may not ask for arguments; connect as a controller."
+            )
+        if len(states) != 1:
+            raise ProtocolError(
+                f"A wait for the arguments of {len(states)} states; one is due."
+            )
+        name, decoder = self.names[states[0]], self._mutable.get(states[0])
+        if decoder is None:
+            raise RefusedError(f"State {name} takes no arguments from outside.")
+        try:
+            match = _MATCH.decode(args)
+        except DECODE_ERRORS as error:
+            raise ProtocolError(f"A wait for the arguments of {name}: {error}.") from None
+        fields = decoder.type.__struct_fields__
+        unknown = [field for field in match if field not in fields]
+        if unknown:
+            raise ProtocolError(
+                f"{decoder.type.__name__} has no field {unknown[0]!r}; it has "
+                f"{', '.join(fields)}."
+            )
+        return name, match
 
     def _only_decoder(
         self, opened: _Decoders, states: Sequence[int]

@@ -60,6 +60,8 @@ _BACKLOG_PAUSE: Final = 0.01
 _MAX_UNIX_PATH: Final = 107
 #: What a path through a directory descriptor takes in front of the name.
 _MAX_UNIX_NAME: Final = _MAX_UNIX_PATH - len("/proc/self/fd/1234567/")
+#: The schemes of connections whose end the system may not tell.
+NETWORK: Final = ("tcp", "tls")
 #: Bytes that a transport holds before nothing more is asked for (rule 4). What it holds at most
 #: is this and one answer of the handler; more than this made bulk no faster.
 _WRITE_LIMIT: Final = 64 * 1024
@@ -124,6 +126,8 @@ class Connection(ABC):
     Attributes:
         scheme: "unix", "memory", "tcp" or "tls".
         peer: who is at the other end, for messages: `127.0.0.1:41234`, a path, `user 1000`.
+        stall_timeout: seconds that the peer may read nothing while something waits for it,
+            before it is cut off; None waits for ever. The handler sets it.
     """
 
     _handler: Handler
@@ -143,6 +147,12 @@ class Connection(ABC):
         self.closing = False
         self._lost = False
         self._cut: asyncio.TimerHandle | None = None
+        self.stall_timeout: float | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    def hand_over(self, handler: Handler) -> None:
+        """Gives it another handler, which hears of all that happens from now on."""
+        self._handler = handler
 
     def wake(self) -> None:
         """The handler has something to write (rule 1)."""
@@ -227,19 +237,38 @@ class Connection(ABC):
 
     def _pause(self) -> None:
         self._paused = True
+        if self.stall_timeout is not None and not self.closing:
+            self._stall = self._loop.call_later(
+                self.stall_timeout, self.abort, context=self._context
+            )
 
     def _resume(self) -> None:
         self._paused = False
+        self._forget_stall()
         self.wake()
+
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _end(self, error: Exception | None) -> None:
         """Called when the connection is no more (rule 3)."""
         if self._lost:
             return
         self._lost = self.closing = True
+        self._forget_stall()
         if self._cut is not None:
             self._cut.cancel()
         self._handler.lost(error)
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Takes nothing from the peer until `resume_reading`; again changes nothing."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Takes what comes again."""
 
     @abstractmethod
     def _write(self, data: bytes | Sequence[Buffer]) -> None: ...
@@ -464,6 +493,8 @@ class _MemoryConnection(Connection):
     def __init__(self, name: str, close_timeout: float) -> None:
         super().__init__("memory", name, close_timeout)
         self.other: _MemoryConnection | None = None
+        #: What waits while nothing is read; None while it is.
+        self._unread: list[bytes | Sequence[Buffer]] | None = None
 
     def join(self, other: _MemoryConnection) -> None:
         """Makes two ends one connection."""
@@ -477,12 +508,23 @@ class _MemoryConnection(Connection):
         if self.other is not None:
             self._loop.call_soon(self.other._arrive, data, context=self.other._context)
 
+    def pause_reading(self) -> None:
+        if self._unread is None:
+            self._unread = []
+
+    def resume_reading(self) -> None:
+        unread, self._unread = self._unread, None
+        for data in unread or ():
+            self._loop.call_soon(self._arrive, data, context=self._context)
+
     def _arrive(self, data: bytes | Sequence[Buffer]) -> None:
-        if self._view is None and isinstance(data, bytes):
+        if self._unread is not None:
+            self._unread.append(data)
+        elif self._view is None and isinstance(data, bytes):
             self._take(data)
-            return
-        for buffer in (data,) if isinstance(data, bytes) else data:
-            self._pour(memoryview(buffer))
+        else:
+            for buffer in (data,) if isinstance(data, bytes) else data:
+                self._pour(memoryview(buffer))
 
     def _pour(self, rest: memoryview) -> None:
         """Fills the views that there are; what is left is taken."""
@@ -567,6 +609,14 @@ class _StreamConnection(Connection, asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(_WRITE_LIMIT)
         self._begin(handler)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         self._take(data)

@@ -75,11 +75,11 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
     clock = wire.ClockData(0, 5, [1, 2], 7)
     state = wire.SchemaState("A", 3, ["B"], ["C"], ["D"], ["E"], ["t"])
     samples: list[wire.Message] = [
-        wire.Hello(1, "c", wire.Role.OBSERVER, b"n" * 32),
-        wire.Challenge(1, "s", b"n" * 32),
+        wire.Hello(wire.VERSION, "c", wire.Role.OBSERVER, b"n" * 32, b"", 0),
+        wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
         wire.Proof(b"p" * 32),
         wire.Welcome(b"p" * 32),
-        wire.Subscribe(b"", ["A"]),
+        wire.Subscribe(b"", ["A"], 0, 0),
         wire.Synced("m", ["A"], [state], clock),
         wire.Failure(wire.WireError("RpcError", "no", {})),
         wire.Goodbye("why"),
@@ -89,7 +89,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Update(difference),
         wire.Resync(),
         wire.Snapshot(clock),
-        wire.Payload("p", msgspec.Raw(b"\x90")),
+        wire.Payload(1, "p", msgspec.Raw(b"\x90")),
     ]
     tags = {wire.to_frame(sample)[5] for sample in samples}
     assert len(tags) == len(samples)
@@ -142,7 +142,7 @@ def test_random_bytes_raise_nothing_but_protocol_errors(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "\x1b[31m"])
 def test_an_id_with_control_characters_or_a_wrong_length_is_refused(name: str) -> None:
-    hello = wire.to_frame(wire.Hello(1, name, wire.Role.OBSERVER, b"n" * 32))
+    hello = wire.to_frame(wire.Hello(wire.VERSION, name, wire.Role.OBSERVER, b"n" * 32, b"", 0))
     with pytest.raises(ProtocolError):
         wire.from_frame(hello[4:])
 
