@@ -847,8 +847,6 @@ async def _take_over_with_tls(
     except BaseException:
         sock.close()
         raise
-    if waiting.lost:
-        sock.detach()  # its descriptor went with the transport
     try:
         if cancelled:
             raise asyncio.CancelledError
