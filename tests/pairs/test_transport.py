@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -603,6 +604,20 @@ async def test_a_connection_that_is_reset_as_it_is_made_leaves_nothing(
             await resetting
 
 
+@pytest.mark.parametrize("room", ["tcp", "tcp6", "tls"], indirect=True)
+async def test_a_client_that_is_gone_before_it_is_accepted_harms_nobody(room: Room) -> None:
+    host, _, port = room.address.partition(":")[2].rpartition(":")
+    for _ in range(20):
+        with socket.create_connection((host.strip("[]"), int(port))) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    near = Peer()
+    room.made.append(near)
+    await room.transport.connect(room.address, near, close_timeout=1)
+    near.say(b"here")
+    while not any(peer.got == b"here" for peer in room.accepted):  # noqa: ASYNC110 - of many
+        await asyncio.sleep(0)
+
+
 # -- cancellation --------------------------------------------------------------------------
 
 
@@ -693,6 +708,21 @@ async def test_a_listener_of_a_stranger_is_not_spoken_to(tmp_path: Path) -> None
         await room.came.wait()
     await room.accepted[0].ended.wait()
     assert room.accepted[0].got == b""
+    await room.close()
+
+
+async def test_who_cannot_be_told_is_a_stranger(tmp_path: Path) -> None:
+    def unknown(sock: socket.socket) -> int:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    room = Room(f"unix:{tmp_path}/s", transport=StreamTransport(uid_of=unknown))
+    await room.open()
+    near = Peer()
+    await STREAMS.connect(room.address, near, close_timeout=1)
+    await near.ended.wait()
+    with pytest.raises(AuthError, match=r"user at the other end is unknown: .*not connected"):
+        await room.transport.connect(room.address, Peer(), close_timeout=1)
+    assert room.accepted == []
     await room.close()
 
 
