@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Sequence
 from contextvars import Context
 
@@ -96,7 +95,6 @@ class RpcClient:
         options: the limits.
         transport: how to reach the server.
         entropy: fresh random bytes, as `os.urandom` makes them.
-        draw: a random number from 0 to 1, for the back-off.
 
     Attributes:
         machine: what the client says of itself (`ClientStates`).
@@ -124,7 +122,6 @@ class RpcClient:
         options: RpcOptions | None = None,
         transport: Transport = STREAMS,
         entropy: Callable[[int], bytes] = os.urandom,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         if role not in tuple(Role):
             raise OptionError(f"{role!r} is no role; use {' or '.join(Role)}.")
@@ -151,7 +148,6 @@ class RpcClient:
         self._options = options or RpcOptions()
         self._transport = transport
         self._entropy = entropy
-        self._draw = draw
         self._link: Link | None = None
         #: The last link that ended; its connection may still be closing.
         self._left: Link | None = None
@@ -282,7 +278,7 @@ class RpcClient:
         loop = asyncio.get_running_loop()
         backoff = Backoff(self._options, loop.time())
         error: Exception = lost
-        while (delay := backoff.next(loop.time(), self._draw())) is not None:
+        while (delay := backoff.next(loop.time(), self._chance())) is not None:
             await asyncio.sleep(delay)
             try:
                 await self._attempt(conversation)
@@ -294,6 +290,10 @@ class RpcClient:
             else:
                 return
         self._give_up(ConnectionLost(f"{lost} {backoff.exhausted()}: {error}"), error)
+
+    def _chance(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._entropy(4), "little") / 0xFFFF_FFFF
 
     async def _attempt(self, conversation: Conversation) -> None:
         self.machine.remove(_ERRORS)
