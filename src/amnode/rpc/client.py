@@ -55,6 +55,8 @@ from amnode.rpc.transport import NETWORK, STREAMS, Transport
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")
 #: What ends an attempt to come back that may go better next time (rule 2).
 _PASSING = (ConnectionLost, RpcTimeoutError, RefusedError)
+#: Why nobody answers, if nobody listens.
+_NOBODY = (ConnectionRefusedError, FileNotFoundError)
 
 
 class PayloadArgs(msgspec.Struct, frozen=True):
@@ -92,6 +94,8 @@ class RpcClient:
         consumer: a machine (with `ConsumerStates`) that gets each payload as a `ServerPayload`.
         on_payload: called with the name and the data of each payload.
         on_lost: called once when the connection is lost for good, unless `stop` ended it.
+        comes_back: whether a server at whose address nobody listens any more may come back.
+            False takes that for its end, at once.
         options: the limits.
         transport: how to reach the server.
         entropy: fresh random bytes, as `os.urandom` makes them.
@@ -119,6 +123,7 @@ class RpcClient:
         consumer: Machine | None = None,
         on_payload: Callable[[str, msgspec.Raw], None] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
+        comes_back: bool = True,
         options: RpcOptions | None = None,
         transport: Transport = STREAMS,
         entropy: Callable[[int], bytes] = os.urandom,
@@ -145,6 +150,7 @@ class RpcClient:
         self._consumer = consumer
         self._on_payload = on_payload
         self._on_lost = on_lost
+        self._comes_back = comes_back
         self._options = options or RpcOptions()
         self._transport = transport
         self._entropy = entropy
@@ -284,6 +290,8 @@ class RpcClient:
                 await self._attempt(conversation)
             except _PASSING as failed:
                 error = failed
+                if not self._comes_back and isinstance(failed.__cause__, _NOBODY):
+                    break
             except Exception as failed:
                 self._give_up(failed, failed)
                 return
