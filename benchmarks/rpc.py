@@ -157,8 +157,10 @@ async def joined(
                 )
                 async with connected(process.ready["echo"]) as echo:
                     await client.start()
-                    yield Ends(process, client.source, echo, process.ready["raw"])
-                    await client.stop()
+                    try:
+                        yield Ends(process, client.source, echo, process.ready["raw"])
+                    finally:
+                        await client.stop()
     finally:
         if place.here is not None:
             pin(*here)
