@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from amnode import ConnectionLost, LeasedWorker, LeaseLost, Outcome
+from amnode import ConnectionLost, LeasedWorker, LeaseLost, Outcome, WorkerError
 from tests.promises.pools import client_of, pool
-from tests.promises.workers import BusyStates, Plain
+from tests.promises.workers import BusyStates, Patient, Plain
 
 
 def cut(worker: LeasedWorker) -> None:
@@ -84,17 +84,26 @@ async def test_a_call_that_ended_meanwhile_is_not_run_again(tmp_path: Path) -> N
             assert worker.machine.tick(BusyStates.Begun) == 2
 
 
-async def test_past_the_grace_the_lease_is_over() -> None:
-    async with pool(grace=0.1) as supervisor, client_of(supervisor) as client:
-        worker = await client.req_worker()
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        pytest.param(Plain, WorkerError, id="the worker was replaced"),
+        pytest.param(Patient, LeaseLost, id="the worker serves others"),
+    ],
+)
+async def test_past_the_grace_the_lease_is_over(
+    kind: type[Plain], error: type[WorkerError | LeaseLost]
+) -> None:
+    async with pool(1, kind, grace=0.1) as supervisor, client_of(supervisor, kind=kind) as me:
+        worker = await me.req_worker()
         wall = worker.rpc._transport = Wall(worker.rpc._transport)  # type: ignore[assignment]
-        call = asyncio.create_task(worker.call(Plain.last))
+        call = asyncio.create_task(worker.call(kind.last))
         await worker.machine.when1(BusyStates.Begun)
         cut(worker)
         await supervisor.until(lambda view: view.counts.leased == 0)
         wall.open = True
-        with pytest.raises(LeaseLost) as caught:
+        with pytest.raises(error) as caught:
             await call
         assert caught.value.outcome is Outcome.UNKNOWN
-        async with client.lease() as another:
-            assert await another.call(Plain.square, 7) == 49
+        async with me.lease() as another:
+            assert await another.call(kind.square, 7) == 49
