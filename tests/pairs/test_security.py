@@ -86,6 +86,17 @@ EVERY: list[wire.Message] = [
     wire.Resync(),
     wire.Snapshot(CLOCK),
     wire.Payload(1, "p", NIL),
+    wire.Alive(),
+    wire.Step(DIFFERENCE, 0, [0]),
+    wire.Ack(0, 0),
+    wire.Body(1, 1),
+    wire.Chunk(1, b"x"),
+    wire.Drop(1),
+    wire.Credit(1),
+    wire.Item(1, 1, NIL),
+    wire.Allow(1, 0, 1),
+    wire.End(1, None),
+    wire.Stop(1),
 ]
 
 
@@ -243,9 +254,9 @@ async def test_7_odd_values_end_in_an_error_frame_and_leave_the_source_alone(
     link = client._link
     assert link is not None
     wait = client.source.when1("Hidden")
-    link._session._out.append(len(body).to_bytes(4, "little") + body)
-    assert link._connection is not None
-    link._connection.wake()
+    link.session._outbox.put(len(body).to_bytes(4, "little") + body)
+    assert link.connection is not None
+    link.connection.wake()
     with pytest.raises(ConnectionLost, match="Not a message"):
         await wait
     assert (house.source.time(), house.source.queue_tick) == before

@@ -42,7 +42,7 @@ def test_too_many_unanswered_mutations_are_refused() -> None:
 
 
 def test_answers_are_acknowledged_by_number_or_by_size() -> None:
-    made = asked(count=200)
+    made = asked(200, count=200)
     for seq in range(1, 64):
         made.answered(seq, 0)
     assert not made.ack_due

@@ -80,7 +80,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Proof(b"p" * 32),
         wire.Welcome(b"p" * 32),
         wire.Subscribe(b"", ["A"], 0, 0),
-        wire.Synced("m", ["A"], [state], clock),
+        wire.Synced("m", ["A"], [state], [0], clock),
         wire.Failure(wire.WireError("RpcError", "no", {})),
         wire.Goodbye("why"),
         wire.Mutate(1, 2, [0], msgspec.Raw(b"\x01")),
@@ -90,9 +90,20 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Resync(),
         wire.Snapshot(clock),
         wire.Payload(1, "p", msgspec.Raw(b"\x90")),
+        wire.Alive(),
+        wire.Step(difference, 3, [0, 1]),
+        wire.Ack(4, 5),
+        wire.Body(1, 10),
+        wire.Chunk(1, b"abc"),
+        wire.Drop(1),
+        wire.Credit(10),
+        wire.Item(1, 2, msgspec.Raw(b"\x91\x01")),
+        wire.Allow(1, 2, 3),
+        wire.End(1, wire.WireError("RpcError", "no", {"a": "b"})),
+        wire.Stop(1),
     ]
     tags = {wire.to_frame(sample)[5] for sample in samples}
-    assert len(tags) == len(samples)
+    assert len(tags) == len(samples) == len(wire.Message.__subclasses__())
     for sample in samples:
         assert wire.from_frame(wire.to_frame(sample)[4:]) == sample
         assert type(wire.from_frame(wire.to_frame(sample)[4:])) is type(sample)
@@ -115,7 +126,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         b"\x92\x08\xa2\xff\xfe",  # bad UTF-8
         b"\x92\x08\xdb\xff\xff\xff\xff",  # a text of 4 GiB that is not there
         b"\x95\x10\x01\x00\xdd\xff\xff\xff\xff\xc0",  # 4 Gi states
-        b"\x95\x10\x01\x04\x91\x00\xc0",  # an unknown mutation type
+        b"\x95\x10\x01\x07\x91\x00\xc0",  # an unknown mutation type
         b"\x95\x10\x01\x00\x91\xcd\x40\x00\xc0",  # a state that no schema can have
         b"\x95\x10\x01\x00\x91\x00\xc1",  # a byte that is no msgpack
         b"\x91\x14\x00",  # a trailing byte

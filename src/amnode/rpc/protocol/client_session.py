@@ -68,7 +68,6 @@ class ClientSession(Session):
         self._handshake = handshake
         self._schema = schema
         self._subscription = subscription
-        self._held: list[Event] = []
         self._acked = memory.payloads
         self.memory = memory
         self.follower = Follower(0, None)
@@ -129,7 +128,7 @@ class ClientSession(Session):
             return True
         if not asked.cancelled:
             asked.cancelled = True
-            if self._open:
+            if self._open and not self._outbox.replace(seq, wire.to_frame(wire.Cancel(seq))):
                 self._send(wire.Cancel(seq))
         return False
 
@@ -198,7 +197,8 @@ class ClientSession(Session):
         self._enter(Phase.OPEN)
         if self._handshake.resumed:
             self._resume()
-        return (Opened(message.machine_id, schema, selected, pairs, self._handshake.resumed),)
+        opened = Opened(message.machine_id, schema, selected, pairs, self._handshake.resumed)
+        return (opened, *self._released())
 
     def _source_schema(self, message: wire.Synced) -> Schema:
         if message.schema is not None:
@@ -255,9 +255,13 @@ class ClientSession(Session):
     def _after(self, events: Events, event: Event) -> Events:
         """An event that is to be seen after an update, which may have been wrong."""
         if self.follower.resyncing:
-            self._held.append(event)
+            self.memory.held.append(event)
             return events
         return (*events, event) if events else (event,)
+
+    def _released(self) -> list[Event]:
+        held, self.memory.held = self.memory.held, []
+        return held
 
     def _update(self, message: wire.Update) -> Events:
         return self._advance(message.difference)
@@ -294,8 +298,7 @@ class ClientSession(Session):
     def _snapshot(self, message: wire.Snapshot) -> Events:
         if not self.follower.resyncing:
             raise ProtocolError("A snapshot that nobody asked for.")
-        held, self._held = self._held, []
-        return [Advanced(self.follower.load(message.clock)), *held]
+        return [Advanced(self.follower.load(message.clock)), *self._released()]
 
     def _advance(self, difference: wire.Difference) -> Events:
         if self.follower.resyncing:

@@ -128,10 +128,24 @@ class Outbox:
         for entry in self._later:
             if entry.key == key:
                 self._remove(entry)
-                if entry.begun:
-                    self.put(wire.to_frame(wire.Drop(entry.number)))
+                self._drop_body(entry)
                 return True
         return False
+
+    def replace(self, key: Hashable, frame: bytes) -> bool:
+        """Puts a frame in the place of a message that has not left; False as for `drop`."""
+        for entry in self._later:
+            if entry.key == key:
+                self._drop_body(entry)
+                self._later_size -= entry.size
+                entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
+                entry.finish = lambda _raw: frame
+                return True
+        return False
+
+    def _drop_body(self, entry: _Entry) -> None:
+        if entry.begun:
+            self.put(wire.to_frame(wire.Drop(entry.number)))
 
     def credit(self, size: int) -> None:
         """The peer took so many bytes of chunks.

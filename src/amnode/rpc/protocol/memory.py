@@ -13,6 +13,7 @@ from amnode.errors import DeliveryError
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol.auth import Ticket
 from amnode.rpc.protocol.calls import Answering, Asked, size_of
+from amnode.rpc.protocol.session import Event
 from amnode.rpc.protocol.streams import Receiver, Sender
 from amnode.rpc.protocol.wire import Value, WireError
 
@@ -43,9 +44,10 @@ class ClientMemory:
         payloads: the number of the last payload that came.
         uploads: the streams that go to the source, by mutation.
         downloads: the streams that come from it.
+        held: what has come, and is to be told after the next snapshot.
     """
 
-    __slots__ = ("asked", "downloads", "payloads", "ticket", "uploads")
+    __slots__ = ("asked", "downloads", "held", "payloads", "ticket", "uploads")
 
     def __init__(self, options: RpcOptions) -> None:
         self.ticket: Ticket | None = None
@@ -53,6 +55,7 @@ class ClientMemory:
         self.payloads = 0
         self.uploads: dict[int, Upload] = {}
         self.downloads: dict[int, Receiver] = {}
+        self.held: list[Event] = []
 
     def answered(self, seq: int, size: int) -> None:
         """An answer came, with a value of so many bytes; the streams of its mutation are over.

@@ -101,6 +101,10 @@ class ServerSession(Session):
         self.every = False
         #: Payloads wait until the client has said which of them it has.
         self._payloads_wait = False
+        #: The last number that the client asked for on this connection.
+        self._asked_here = 0
+        #: What was answered on it before the client has asked for it again.
+        self._given: dict[int, None] = {}
 
     @property
     def keepalive(self) -> float:
@@ -185,8 +189,11 @@ class ServerSession(Session):
 
     def close_upload(self, seq: int) -> None:
         """Reads it no more."""
-        if self.memory.uploads.pop(seq, None) is not None and self._open:
-            self._send(wire.Stop(seq))
+        receiver = self._receiver(seq)
+        if receiver is not None:
+            receiver.stopped = True
+            if self._open:
+                self._send(wire.Stop(seq))
 
     def wants_stream(self, seq: int) -> bool:
         """Whether the client reads a stream before the answer to this mutation."""
@@ -210,7 +217,8 @@ class ServerSession(Session):
         return self.memory.downloads.get(seq)
 
     def _receiver(self, seq: int) -> Receiver | None:
-        return self.memory.uploads.get(seq)
+        receiver = self.memory.uploads.get(seq)
+        return None if receiver is None or receiver.stopped else receiver
 
     def _push(self) -> None:
         if self._open and self._leader.pending:
@@ -219,6 +227,9 @@ class ServerSession(Session):
                 self._send(wire.Update(difference))
 
     def _send_answer(self, seq: int, outcome: Outcome, value: Value) -> None:
+        if seq > self._asked_here:
+            self._given[seq] = None
+
         def finish(raw: msgspec.Raw) -> bytes:
             difference = self._leader.difference(self._source.queue_tick)
             return wire.to_frame(wire.Answer(seq, outcome, difference, raw))
@@ -279,6 +290,7 @@ class ServerSession(Session):
         seq, memory = message.seq, self.memory
         known = memory.answering.asked(seq)
         if known is Known.NEW:
+            self._asked_here = seq
             if len(memory.answering) > self._options.call_limit:
                 error = RefusedError(
                     f"{self._options.call_limit} mutations of this client wait for their "
@@ -293,11 +305,14 @@ class ServerSession(Session):
         return ()
 
     def _asked_again(self, seq: int, known: Known) -> None:
-        memory = self.memory
+        self._asked_here = max(seq, self._asked_here)
         if known is Known.OPEN:
-            if seq in memory.uploads:
-                self._allow(seq, memory.uploads[seq])
-        elif seq not in self._doubtful:
+            receiver = self.memory.uploads.get(seq)
+            if receiver is not None and receiver.stopped:
+                self._send(wire.Stop(seq))
+            elif receiver is not None:
+                self._allow(seq, receiver)
+        elif self._given.pop(seq, self) is self and seq not in self._doubtful:
             self._answer_again(seq, known)
 
     def _answer_again(self, seq: int, known: Known) -> None:
@@ -309,12 +324,14 @@ class ServerSession(Session):
     def _cancel(self, message: wire.Cancel) -> Events:
         seq = message.seq
         known = self.memory.answering.cancelled(seq)
+        crossed = seq <= self._asked_here  # its answer, which was given on this connection
+        self._asked_here = max(seq, self._asked_here)
         self._doubtful.pop(seq, None)
         if known is Known.OPEN:
             return (Cancelled(seq),)
         if known is Known.NEW:
             self._send_answer(seq, Outcome.CANCELED, NIL)
-        elif self._handshake.resumed:  # its answer may have been lost
+        elif not crossed and self._given.pop(seq, self) is self:
             self._answer_again(seq, known)
         return ()
 
@@ -345,7 +362,7 @@ class ServerSession(Session):
         return super()._on_allow(message)
 
     def _stream_end(self, message: wire.End) -> Events:
-        receiver = self.memory.uploads.get(message.seq)
+        receiver = self._receiver(message.seq)
         if receiver is None or receiver.ended:
             return ()  # nobody reads it any more, or it was said before the reconnect
         receiver.ended = True

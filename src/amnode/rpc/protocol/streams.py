@@ -77,13 +77,15 @@ class Receiver:
         window: bytes that may have arrived and not been consumed.
     """
 
-    __slots__ = ("_came", "_consumed", "_told", "_window", "ended", "number")
+    __slots__ = ("_came", "_consumed", "_told", "_window", "ended", "number", "stopped")
 
     def __init__(self, window: int) -> None:
         #: Of the last item that arrived.
         self.number = 0
         #: Whether it was said that no more items come.
         self.ended = False
+        #: Whether nobody reads it any more.
+        self.stopped = False
         self._window = window
         self._came = 0
         self._consumed = 0
