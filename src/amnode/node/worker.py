@@ -262,7 +262,7 @@ class Worker:
             machine,
             f"unix:{base}.l",
             name=f"{self.name}-local",
-            exposure=_LOCAL,
+            exposure=msgspec.structs.replace(_LOCAL, implied=machine.schema.names),
             secret_of=lambda _client, _role: boot.local_secret,
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
@@ -336,8 +336,13 @@ class Worker:
             self._ended.set_result(self._exit_code)
 
     def exposure(self) -> Exposure:
-        """Which states a client may change; a class that opens more extends it."""
-        return Exposure(mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs})
+        """Which states a client may change; a class that opens more extends it, and says in
+        `implied` which closed ones may follow them by relations.
+        """
+        return Exposure(
+            mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs},
+            implied=(S.Idle, S.Working, S.WorkReady),
+        )
 
     # -- readiness ---------------------------------------------------------------------------
 
@@ -701,7 +706,8 @@ class Worker:
         return asyncio.get_running_loop().time()
 
 
-#: What the supervisor may change through the local server.
+#: What the supervisor may change through the local server; removing Start ends whatever needs
+#: it, the states of the worker's author too.
 _LOCAL = Exposure(
     mutable={
         S.ServeClient: ServeClientArgs,
