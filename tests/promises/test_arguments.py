@@ -15,9 +15,7 @@ import msgspec
 import pytest
 
 from amnode import (
-    DeliveryError,
     JobArgumentsError,
-    JobError,
     JobFailed,
     JobUnknownError,
     OptionError,

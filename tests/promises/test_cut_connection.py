@@ -1,6 +1,6 @@
-"""A connection that is lost for a moment costs nothing: client and worker find each other again,
-the lease goes on, and nothing runs twice. One that is lost for longer than the grace ends the
-lease, and says so.
+"""A connection that is lost for a moment costs nothing: client and worker find each other
+again, the lease goes on, and nothing runs twice. One that is lost for longer than the grace
+ends the lease, and says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ async def back(worker: LeasedWorker, cuts: int = 1) -> None:
     await worker.rpc.machine.when_time(["HandshakeDone"], [1 + 2 * cuts])
 
 
+def go_through(gate: str) -> None:
+    """Lets the job behind a gate end."""
+    Path(gate).write_text("go", encoding="utf-8")
+
+
 class Wall:
     """A network that is down until `open` is set, and counts who runs against it."""
 
@@ -52,8 +57,8 @@ async def test_a_call_under_way_ends_as_if_nothing_had_been(tmp_path: Path) -> N
         cut(worker)
         await worker.rpc.machine.when1("RetryingConn")
         await back(worker)
-        Path(gate).write_text("through", encoding="utf-8")
-        assert await call == "through"
+        go_through(gate)
+        assert await call == "go"
         assert await worker.call(Plain.epoch) == (worker.id, epoch)
         assert worker.machine is machine and machine.is1("Leased")
         assert (await supervisor.row(worker.id)).condition == "leased"
@@ -69,19 +74,22 @@ async def test_what_is_called_while_it_is_cut_runs_once(tmp_path: Path) -> None:
 
 
 async def test_a_call_that_ended_meanwhile_is_not_run_again(tmp_path: Path) -> None:
-    async with pool(grace=10.0) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            wall = worker.rpc._transport = Wall(worker.rpc._transport)  # type: ignore[assignment]
-            gate = str(tmp_path / "gate")
-            os.mkfifo(gate)
-            call = asyncio.create_task(worker.call(Plain.gate, gate))
-            await worker.machine.when1(BusyStates.Begun)
-            cut(worker)
-            Path(gate).write_text("meanwhile", encoding="utf-8")
-            await supervisor.until(lambda view: view.counts.leased == 1)
-            wall.open = True
-            assert await call == "meanwhile"
-            assert worker.machine.tick(BusyStates.Begun) == 2
+    async with (
+        pool(grace=10.0) as supervisor,
+        client_of(supervisor) as client,
+        client.lease() as worker,
+    ):
+        wall = worker.rpc._transport = Wall(worker.rpc._transport)  # type: ignore[assignment]
+        gate = str(tmp_path / "gate")
+        os.mkfifo(gate)
+        call = asyncio.create_task(worker.call(Plain.gate, gate))
+        await worker.machine.when1(BusyStates.Begun)
+        cut(worker)
+        go_through(gate)
+        await supervisor.until(lambda view: view.counts.leased == 1)
+        wall.open = True
+        assert await call == "go"
+        assert worker.machine.tick(BusyStates.Begun) == 2
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Final, TypeAlias
 
@@ -143,7 +144,7 @@ class Outbox:
                 self._drop_body(entry)
                 self._later_size -= entry.size
                 entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
-                entry.finish = lambda _raw: frame
+                entry.finish = partial(_instead, frame)
                 return True
         return False
 
@@ -222,6 +223,11 @@ class Outbox:
         if isinstance(value, Large):
             return value.joined() if value.size <= self._chunk else None
         return value if memoryview(value).nbytes <= self._chunk else None
+
+
+def _instead(frame: bytes, _value: msgspec.Raw) -> bytes:
+    """The frame of a message that was replaced."""
+    return frame
 
 
 def _parts(value: Value) -> list[memoryview]:
