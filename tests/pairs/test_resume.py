@@ -386,7 +386,7 @@ def test_a_stream_that_nobody_had_opened_before_the_cut_starts_after_it() -> Non
     pair.client.ask(0, [0], upload=True)
     pair.exchange()
     pair.resume()
-    assert not pair.client.has_room(1, 1)
+    assert not pair.client.has_room(1)
     pair.server.open_upload(1)
     pair.exchange()
     assert of(Allowed, pair.seen_by_client) == [Allowed(1)]
@@ -405,7 +405,7 @@ def test_a_stream_that_the_server_stopped_reading_stays_stopped() -> None:
     sent_by(pair.server)  # the stop, lost
     pair.resume()
     assert of(StreamEnded, pair.seen_by_client) == [StreamEnded(1, None)]
-    assert not pair.client.has_room(1, 1)
+    assert not pair.client.has_room(1)
 
 
 # -- the end of a session ----------------------------------------------------------------

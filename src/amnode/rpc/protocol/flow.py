@@ -134,12 +134,16 @@ class Outbox:
 
     def replace(self, key: Hashable, frame: bytes) -> bool:
         """Puts a frame in the place of a message that has not left; False as for `drop`."""
+
+        def finish(_raw: msgspec.Raw) -> bytes:
+            return frame
+
         for entry in self._later:
             if entry.key == key:
                 self._drop_body(entry)
                 self._later_size -= entry.size
                 entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
-                entry.finish = lambda _raw: frame
+                entry.finish = finish
                 return True
         return False
 
