@@ -243,6 +243,23 @@ def test_the_answer_to_what_was_cancelled_may_be_lost_too() -> None:
     assert answers(pair) == [(1, Outcome.EXECUTED)]
 
 
+def test_a_cancel_that_took_the_place_of_its_mutation_is_answered_the_same_again() -> None:
+    pair = Pair().opened()
+    pair.client.ask(0, [0])
+    sent_by(pair.client)  # lost
+    pair.cut()
+    pair.client.cancel(1)
+    for _ in range(3):
+        pair.reconnect()
+        while pair.client.phase is not Phase.OPEN:
+            pair.turn()
+        pair.carry_up(sent_by(pair.client))
+        sent_by(pair.server)  # the answer, lost
+    pair.resume()
+    assert calls(pair) == []
+    assert answers(pair) == [(1, Outcome.CANCELED)]
+
+
 # -- payloads ----------------------------------------------------------------------------
 
 
