@@ -61,6 +61,7 @@ class Pair:
         to_server, to_client: everything that was sent on this connection, whole.
         seen_by_server, seen_by_client: the events.
         kept: what the server keeps of the session, for the next connection.
+        served: the session through which the source speaks, also while nobody is there.
         meddle: changes what the client gets, on its way.
     """
 
@@ -94,6 +95,7 @@ class Pair:
         self._nonces = count(64)
         memory = ClientMemory(self.options)
         self._connect(client_id, role, secret, memory, None, client_nonce, server_nonce)
+        self.served = self.server
 
     def _connect(
         self,
@@ -206,20 +208,22 @@ class Pair:
         if isinstance(event, Admitted) and event.resumed:
             assert self.kept is not None
             self.server.memory = self.kept
+            self.served = self.server
         elif isinstance(event, Opened):
             self.kept = self.server.memory
+            self.served = self.server
 
     def run(self, event: Called) -> None:
         """What the source does with a mutation: each called state moves by one."""
         self.move(*event.states)
-        self.server.answer(event.seq, Outcome.EXECUTED)
+        self.served.answer(event.seq, Outcome.EXECUTED)
 
     def move(self, *states: int) -> None:
         """A transition of the source."""
         self.source.queue_tick += 1
         for state in states:
             self.source.now[state] += 1
-        self.server.mark([(state, self.source.now[state]) for state in states])
+        self.served.mark([(state, self.source.now[state]) for state in states])
 
     def opened(self) -> Pair:
         """The pair, with the handshake done."""

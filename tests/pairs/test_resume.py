@@ -243,6 +243,23 @@ def test_the_answer_to_what_was_cancelled_may_be_lost_too() -> None:
     assert answers(pair) == [(1, Outcome.EXECUTED)]
 
 
+def test_a_cancel_that_took_the_place_of_its_mutation_is_answered_the_same_again() -> None:
+    pair = Pair().opened()
+    pair.client.ask(0, [0])
+    sent_by(pair.client)  # lost
+    pair.cut()
+    pair.client.cancel(1)
+    for _ in range(3):
+        pair.reconnect()
+        while pair.client.phase is not Phase.OPEN:
+            pair.turn()
+        pair.carry_up(sent_by(pair.client))
+        sent_by(pair.server)  # the answer, lost
+    pair.resume()
+    assert calls(pair) == []
+    assert answers(pair) == [(1, Outcome.CANCELED)]
+
+
 # -- payloads ----------------------------------------------------------------------------
 
 
@@ -386,7 +403,7 @@ def test_a_stream_that_nobody_had_opened_before_the_cut_starts_after_it() -> Non
     pair.client.ask(0, [0], upload=True)
     pair.exchange()
     pair.resume()
-    assert not pair.client.has_room(1, 1)
+    assert not pair.client.has_room(1)
     pair.server.open_upload(1)
     pair.exchange()
     assert of(Allowed, pair.seen_by_client) == [Allowed(1)]
@@ -405,7 +422,7 @@ def test_a_stream_that_the_server_stopped_reading_stays_stopped() -> None:
     sent_by(pair.server)  # the stop, lost
     pair.resume()
     assert of(StreamEnded, pair.seen_by_client) == [StreamEnded(1, None)]
-    assert not pair.client.has_room(1, 1)
+    assert not pair.client.has_room(1)
 
 
 # -- the end of a session ----------------------------------------------------------------

@@ -415,9 +415,9 @@ class RpcServer:
 
     # -- the port of streams ---------------------------------------------------------------
 
-    def has_room(self, seq: int, size: int) -> bool:
+    def has_room(self, seq: int) -> bool:
         """See `Port`."""
-        return self._session.has_room(seq, size)
+        return self._session.has_room(seq)
 
     def send_item(self, seq: int, value: Value) -> None:
         """See `Port`."""

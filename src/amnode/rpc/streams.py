@@ -26,7 +26,6 @@ import msgspec
 
 from amnode.errors import AmnodeError, DeliveryError, RpcError
 from amnode.rpc.protocol import wire
-from amnode.rpc.protocol.calls import size_of
 from amnode.rpc.protocol.wire import DECODE_ERRORS, Value
 
 T = TypeVar("T")
@@ -35,7 +34,7 @@ T = TypeVar("T")
 class Port(Protocol):
     """The end of the session that a stream is sent through."""
 
-    def has_room(self, seq: int, size: int) -> bool:
+    def has_room(self, seq: int) -> bool:
         """See `Session.has_room`."""
         ...
 
@@ -98,8 +97,7 @@ class Pump:
 
     async def _send(self, item: object) -> None:
         value = wire.encode(item, "An item of a stream")
-        size = size_of(value)
-        while not self._port.has_room(self._seq, size):
+        while not self._port.has_room(self._seq):
             self._allowed.clear()
             await self._allowed.wait()
         self._port.send_item(self._seq, value)

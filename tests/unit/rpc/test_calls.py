@@ -91,7 +91,8 @@ def test_a_mutation_is_answered_once() -> None:
 def test_a_cancel_that_comes_first_takes_the_place_of_its_mutation() -> None:
     answering = Answering(10, 1000)
     assert answering.cancelled(1) is Known.NEW
-    assert answering.asked(1) is Known.FORGOTTEN
+    assert answering.asked(1) is answering.cancelled(1) is Known.ANSWERED
+    assert answering.remember(1) == (Outcome.CANCELED, NIL)
     answering.asked(2)
     assert answering.cancelled(2) is Known.OPEN
     answering.answer(2, Outcome.CANCELED, NIL)

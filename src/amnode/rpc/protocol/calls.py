@@ -8,7 +8,8 @@
 3. Each number is answered once on a connection. An answer to any other is a `ProtocolError`.
 4. Answers may pass each other: one is deferred while later ones are sent.
 5. A cancel of a number that is answered already is no fault: it crossed the answer. One that
-   comes before its mutation takes its place: the number is used up, and nothing runs.
+   comes before its mutation takes its place: the number is used up, nothing runs, and the
+   answer is that it was canceled.
 6. An answer is remembered until the client has acknowledged it; past the limits, the oldest is
    evicted first.
 """
@@ -21,7 +22,7 @@ from enum import Enum, auto
 import msgspec
 
 from amnode.errors import ProtocolError, RefusedError
-from amnode.rpc.protocol.wire import Large, Mutate, Outcome, Value
+from amnode.rpc.protocol.wire import NIL, Large, Mutate, Outcome, Value
 
 #: Answers after which a client acknowledges what has arrived.
 _ACK_COUNT = 64
@@ -163,9 +164,11 @@ class Answering:
         return self._known(seq)
 
     def cancelled(self, seq: int) -> Known:
-        """A cancel came; a new number is used up by it (rule 5)."""
+        """A cancel came; a new number is used up and answered by it (rule 5)."""
         if seq > self._last:
             self._last = seq
+            self._open[seq] = None
+            self.answer(seq, Outcome.CANCELED, NIL)
             return Known.NEW
         return self._known(seq)
 

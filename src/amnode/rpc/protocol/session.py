@@ -278,10 +278,10 @@ class Session:
 
     # -- streams ---------------------------------------------------------------------------
 
-    def has_room(self, seq: int, size: int) -> bool:
+    def has_room(self, seq: int) -> bool:
         """Whether an item of the stream of a mutation may be sent now."""
         sender = self._sender(seq)
-        return sender is not None and sender.has_room(size)
+        return sender is not None and sender.has_room
 
     def send_item(self, seq: int, value: Value) -> None:
         """Sends the next item of a stream; on a connection that is cut it is kept."""

@@ -6,9 +6,8 @@ the mutation is answered, or from the client to the server until it says `End`. 
 1. Items are numbered 1, 2, 3 …; each arrives once, also over a reconnect: the sender keeps an
    item until the receiver has said that it came.
 2. The receiver allows bytes, counted from the start of the stream: what was consumed, and a
-   window more. The sender stays within it; an item that is larger than what is left of it goes
-   only if all before it has arrived, so that any item can cross. So a reader that is slow costs
-   its window and one item, and makes the writer wait.
+   window more. The sender begins no item once it has sent as many, so that an item of any size
+   can cross. So a reader that is slow costs its window and one item, and makes the writer wait.
 3. Until the receiver has allowed something nothing is sent: who does not read is sent nothing.
 """
 
@@ -24,14 +23,13 @@ from amnode.rpc.protocol.wire import Value
 class Sender:
     """The side that has the items."""
 
-    __slots__ = ("_allowed", "_arrived", "_kept", "_sent", "number")
+    __slots__ = ("_allowed", "_kept", "_sent", "number")
 
     def __init__(self) -> None:
         #: Of the last item.
         self.number = 0
         self._sent = 0
         self._allowed = 0
-        self._arrived = 0
         self._kept: deque[tuple[int, Value]] = deque()
 
     @property
@@ -39,11 +37,10 @@ class Sender:
         """Bytes of items that are not known to have arrived."""
         return sum(size_of(value) for _, value in self._kept)
 
-    def has_room(self, size: int) -> bool:
-        """Whether an item of so many bytes may be sent (rules 2 and 3)."""
-        if self._sent + size <= self._allowed:
-            return True
-        return self._arrived == self.number and self._sent < self._allowed
+    @property
+    def has_room(self) -> bool:
+        """Whether an item may be sent (rules 2 and 3)."""
+        return self._sent < self._allowed
 
     def send(self, value: Value) -> int:
         """The number of a new item, which is kept (rule 1)."""
@@ -60,7 +57,6 @@ class Sender:
         """
         if items > self.number:
             raise ProtocolError(f"{items} items have arrived of {self.number} that were sent.")
-        self._arrived = max(items, self._arrived)
         self._allowed = max(size, self._allowed)
         while self._kept and self._kept[0][0] <= items:
             self._kept.popleft()

@@ -446,7 +446,7 @@ def to_raw(value: object) -> msgspec.Raw:
     """Any value as msgpack.
 
     Raises:
-        TypeError, ValueError, OverflowError, RecursionError: it cannot be encoded.
+        BufferError, TypeError, ValueError, OverflowError, RecursionError: it cannot be encoded.
     """
     return NIL if value is None else msgspec.Raw(_encoder.encode(value))
 
@@ -489,7 +489,7 @@ def encode(value: object, what: str) -> Value:
             return _buffer_value(view, what)
     try:
         raw = value if isinstance(value, msgspec.Raw) else to_raw(cast("object", value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (BufferError, TypeError, ValueError, OverflowError, RecursionError) as error:
         try:
             view = memoryview(value)  # type: ignore[arg-type]
         except TypeError:
