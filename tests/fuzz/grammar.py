@@ -252,7 +252,8 @@ def framed(body: bytes) -> bytes:
 
 
 def _vectors() -> list[bytes]:
-    return [bytes.fromhex(entry["hex"]) for entry in json.loads(_VECTORS.read_text())["frames"]]
+    known = json.loads(_VECTORS.read_text())
+    return [bytes.fromhex(entry["hex"]) for entry in (*known["frames"], *known["refused"])]
 
 
 _MESSAGES: Final[dict[int, Maker]] = {
