@@ -341,7 +341,7 @@ class ServerRoom(Room):
             self.server.open_upload(event.seq)
             return
         if self.server.wants_stream(event.seq):
-            while self.server.has_room(event.seq, 8) and len(self.told) < _STEPS:
+            while self.server.has_room(event.seq) and len(self.told) < _STEPS:
                 self.server.send_item(event.seq, wire.to_raw("an item"))
                 self.told.append("item")
         self.server.answer(event.seq, Outcome.EXECUTED, wire.to_raw("done"))
@@ -391,7 +391,7 @@ class ClientRoom(Room):
             hold(3, self.trusted, "a stranger opened a session")
         elif isinstance(event, Streamed):
             client.consumed(event.seq, len(event.data))
-        while client.has_room(3, 8) and len(self.told) < _STEPS:
+        while client.has_room(3) and len(self.told) < _STEPS:
             client.send_item(3, wire.to_raw("an item"))
             self.told.append("item")
 
