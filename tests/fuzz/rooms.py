@@ -484,6 +484,7 @@ class Actor:
             secret_of=lambda client_id, _role: SECRET if client_id == "rc-me" else None,
             exposure=EXPOSURE,
             on_connected=self._came,
+            options=RpcOptions(keepalive=0),
             replace=True,
             transport=self.wires,
             entropy=lambda size: self.fresh[:size],
@@ -506,11 +507,12 @@ class Actor:
         """One peer comes, and goes; returns what happened."""
         trusted = case.depth >= TRUSTED
         self.fresh = NONCE if trusted else next(_fresh).to_bytes(32, "little")
-        connection = Wire()
+        connection, came = Wire(), self.connected
         connection.begin(self.wires.accept())
         for message in HANDSHAKES[case.role].up[: case.depth]:
             connection.arrive(message)
-        opened, before = self.connected, self.machine.ticks()
+        hold(3, self.connected - came == (case.depth == OPEN), "an honest client is not served")
+        opened, before = self.connected, [*self.machine.ticks()]
         for piece in case.pieces:
             started = thread_time_ns()
             connection.arrive(piece)
@@ -522,7 +524,7 @@ class Actor:
         connection.abort()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        now = self.machine.ticks()
+        now = [*self.machine.ticks()]
         if not trusted or case.role is Role.OBSERVER:
             hold(4, now == before, f"{before} became {now}")
         hold(3, trusted or self.connected == opened, "a stranger was connected")

@@ -45,7 +45,7 @@ class Report(msgspec.Struct):
         worst: nanoseconds of processor time that the worst piece took.
         worst_case: which that was.
         memory: bytes that the peak grew by, once it was warm.
-        found: one case of everything that happened, by what it was.
+        found: one small case, if there was any, of everything that happened, by what it was.
         broken: rules that were broken, and by which case.
     """
 
@@ -58,7 +58,7 @@ class Report(msgspec.Struct):
     worst: int = 0
     worst_case: Case | None = None
     memory: int = 0
-    found: dict[str, Case] = {}
+    found: dict[str, Case | None] = {}
     broken: list[tuple[str, Case]] = []
 
 
@@ -122,8 +122,8 @@ async def _batch(report: Report, timer: Timer, grammar: Grammar, actor: Actor) -
         except Exception as error:
             report.broken.append((f"{type(error).__name__}: {error}", case))
             return
-        if said not in report.found:
-            report.found[said] = case
+        if report.found.get(said) is None:
+            report.found[said] = case if _is_small(case) else None
 
 
 # -- the corpus ----------------------------------------------------------------------------
@@ -134,12 +134,16 @@ def corpus() -> list[Case]:
     return [_decoder.decode(line) for line in CORPUS.read_bytes().splitlines()]
 
 
-def keep(found: dict[str, Case]) -> int:
+def _is_small(case: Case) -> bool:
+    return sum(map(len, case.pieces)) <= _SMALL and len(case.pieces) <= 20
+
+
+def keep(found: dict[str, Case | None]) -> int:
     """Writes the corpus anew: one small case of every end, and of everything before one."""
     small: dict[str, Case] = {}
-    for said, case in sorted(found.items()):
-        room, first, end = said.split("|", 2)
-        if sum(map(len, case.pieces)) <= _SMALL and len(case.pieces) <= 20:
+    for said, case in sorted(found.items(), key=lambda entry: entry[0]):
+        if case is not None:
+            room, first, end = said.split("|", 2)
             small.setdefault(f"{room} {end}", case)
             small.setdefault(f"{room} {first}", case)
     CORPUS.parent.mkdir(exist_ok=True)

@@ -225,7 +225,7 @@ def _resident() -> int:
 
 
 async def test_8_honest_clients_connect_among_a_thousand_half_open_and_a_hundred_slow_peers(
-    tmp_path: Path, record_property: pytest.RecordProperty
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     door = Door(f"unix:{tmp_path}/door")
     strangers: list[asyncio.StreamWriter] = []
