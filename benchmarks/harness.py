@@ -112,12 +112,21 @@ class Contender:
 
 @dataclass(frozen=True)
 class Standing:
-    """What was measured of one: percentiles in seconds, the median of the rounds' ratios."""
+    """What was measured of one.
+
+    Attributes:
+        contender: whose it is.
+        p50: seconds.
+        p99: seconds.
+        ratio: of the medians of a round; the median over the rounds.
+        quiet: of the 10th percentiles: those calls had the cores for themselves.
+    """
 
     contender: Contender
     p50: float
     p99: float
     ratio: float
+    quiet: float
 
 
 async def take_turns(
@@ -136,28 +145,33 @@ async def take_turns(
                 times[each.name].append(await _call_often(each, count))
     finally:
         gc.unfreeze()
-    base = [median(turn) for turn in times[contenders[0].name]]
+    base = times[contenders[0].name]
     return [standing(each, times[each.name], base) for each in contenders]
 
 
 def standing(
-    contender: Contender, turns: Sequence[Sequence[float]], base: Sequence[float]
+    contender: Contender, turns: Sequence[Sequence[float]], base: Sequence[Sequence[float]]
 ) -> Standing:
-    """From the times of each turn, and the medians of the baseline in the same rounds."""
-    every = quantiles((t for turn in turns for t in turn), n=100, method="inclusive")
-    ratio = median(median(turn) / other for turn, other in zip(turns, base, strict=True))
-    return Standing(contender, every[49], every[98], ratio)
+    """From the times of each turn, and those of the baseline in the same rounds."""
+    every = _percentiles(turns)
+    pairs = zip(turns, base, strict=True)
+    ratio = median(median(turn) / median(other) for turn, other in pairs)
+    return Standing(contender, every[49], every[98], ratio, every[9] / _percentiles(base)[9])
+
+
+def _percentiles(turns: Sequence[Sequence[float]]) -> list[float]:
+    return quantiles((time for turn in turns for time in turn), n=100, method="inclusive")
 
 
 def standings(title: str, rows: Sequence[Standing]) -> None:
     """Prints them as a table."""
-    print(f"{title:44} {'p50':>10} {'p99':>10} {'ratio':>7} {'goal':>6}")
+    print(f"{title:44} {'p50':>10} {'p99':>10} {'ratio':>7} {'quiet':>7} {'goal':>6}")
     for row in rows:
         goal = "" if row.contender.goal is None else f"{row.contender.goal:g}"
         mark = _mark(row.ratio, row.contender.goal)
         print(
             f"  {row.contender.name:42} {_duration(row.p50):>10} {_duration(row.p99):>10}"
-            f" {row.ratio:>7.2f} {goal:>6}{mark}"
+            f" {row.ratio:>7.2f} {row.quiet:>7.2f} {goal:>6}{mark}"
         )
 
 

@@ -157,8 +157,10 @@ async def joined(
                 )
                 async with connected(process.ready["echo"]) as echo:
                     await client.start()
-                    yield Ends(process, client.source, echo, process.ready["raw"])
-                    await client.stop()
+                    try:
+                        yield Ends(process, client.source, echo, process.ready["raw"])
+                    finally:
+                        await client.stop()
     finally:
         if place.here is not None:
             pin(*here)
@@ -248,7 +250,10 @@ async def _flight(size: Size, ends: Ends, where: str) -> None:
     )
     standings(f"{FLIGHT} in flight, each, {where}", rows)
     bare, ours = (1 / row.p50 for row in rows)
-    print(f"  a second: {ours:,.0f}, bare {bare:,.0f}; {1 / rows[1].ratio:.2f} of it, goal 0.5")
+    print(
+        f"  a second: {ours:,.0f}, bare {bare:,.0f}; {1 / rows[1].ratio:.2f} of it,"
+        f" quiet {1 / rows[1].quiet:.2f}, goal 0.5"
+    )
 
 
 # -- 3: a push -------------------------------------------------------------------------------
@@ -270,10 +275,9 @@ async def _push(size: Size, ends: Ends, where: str) -> None:
     for _ in range(size.rounds // 4 or 1):
         bare.append([await _bare_push(ends) for _ in range(size.count)])
         ours.append(await _pushes(ends, size.count))
-    base = [median(turn) for turn in bare]
     names = ("a bare frame, one way", "a state of the source seen")
     rows = [
-        standing(Contender(name, lambda: None, goal), turns, base)
+        standing(Contender(name, lambda: None, goal), turns, bare)
         for name, goal, turns in zip(names, (None, 1.5), (bare, ours), strict=True)
     ]
     standings(f"a push, {where}", rows)

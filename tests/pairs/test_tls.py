@@ -72,6 +72,10 @@ class Handmade:
             server_hostname=server_hostname,
         )
 
+    def say(self, data: bytes) -> None:
+        """Encrypts what leaves with the next step."""
+        self._tls.write(data)
+
     async def shake(self, before_the_end: Callable[[], None] = lambda: None) -> None:
         """Shakes hands to the end; what it has to say last leaves in any case."""
         loop = asyncio.get_running_loop()
@@ -232,6 +236,8 @@ async def test_a_server_that_hangs_up_is_lost_or_named_for_what_it_is(first: byt
         accepted, _ = await loop.sock_accept(listener)
         with accepted:
             await loop.sock_sendall(accepted, first)
+            while first and await loop.sock_recv(accepted, 4096):  # the other hangs up
+                pass
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -265,6 +271,33 @@ async def test_a_handshake_that_is_not_answered_can_be_cancelled() -> None:
             while await loop.sock_recv(accepted, 4096):  # to its end
                 pass
     assert near.connection is None
+
+
+@pytest.mark.parametrize("end", ["open", "lost"])
+async def test_what_comes_with_the_end_of_a_handshake_is_received(end: str) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        address = f"tls:localhost:{listener.getsockname()[1]}"
+        transport = StreamTransport(client_tls=client_of())
+        near = Peer()
+        task = asyncio.ensure_future(transport.connect(address, near, close_timeout=1))
+        accepted, _ = await loop.sock_accept(listener)
+        context = server_of(AUTHORITY.issue_cert("localhost"))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # there the server is done last
+        with accepted:
+            server = Handmade(context, accepted, None)
+            await server.shake(before_the_end=lambda: server.say(b"first words"))
+            if end == "lost":
+                accepted.shutdown(socket.SHUT_RDWR)
+            await task
+            assert await near.has(11) == b"first words"
+            if end == "open":
+                near.link.abort()
+            await near.ended.wait()
+    assert len(near.ends) == 1
 
 
 async def test_a_listener_that_closed_admits_nobody_whose_handshake_ends_later(

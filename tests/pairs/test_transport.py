@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -399,6 +401,25 @@ async def test_a_handler_that_ends_amid_its_sink_is_given_nothing_more(
     assert len(far.ends) == len(near.ends) == 1
 
 
+async def test_what_is_on_its_way_to_a_closed_end_goes_into_no_sink(room: Room) -> None:
+    near, far = await room.pair()
+    whole = bytearray(1_000_000)
+    far.room = memoryview(whole)
+    near.say(b"x")
+    await far.has(1)
+    near.bulk, near.chunk = [b"y" * 20_000] * 5, 5
+    near.link.wake()
+    while near.bulk:  # noqa: ASYNC110 - each turn asks for it
+        await asyncio.sleep(0)
+    far.link.close()
+    before = sum(far.fills)
+    near.bulk = [b"y" * 1000]
+    near.link.wake()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert whole.count(b"y") == before == sum(far.fills)
+
+
 async def test_a_peer_that_goes_amid_a_sink_ends_it_once(room: Room) -> None:
     near, far = await room.pair()
     far.room = memoryview(bytearray(1000))
@@ -554,6 +575,49 @@ async def test_bulk_is_asked_for_as_the_peer_reads_it(room: Room) -> None:
     assert (await far.has(100 * len(piece))).count(b"b") == 100 * len(piece)
 
 
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+async def test_a_connection_that_is_reset_as_it_is_made_leaves_nothing(
+    scheme: str, tls: tuple[SSLContext, SSLContext]
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport = StreamTransport(client_tls=tls[1])
+
+    async def reset(listener: socket.socket) -> None:
+        accepted, _ = await loop.sock_accept(listener)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        address = f"{scheme}:127.0.0.1:{listener.getsockname()[1]}"
+        for _ in range(30):  # a descriptor that is closed twice is soon another's
+            near = Peer()
+            resetting = asyncio.ensure_future(reset(listener))
+            try:
+                await transport.connect(address, near, close_timeout=1)
+            except ConnectionLost:
+                assert near.connection is None
+            else:
+                await near.ended.wait()
+            await resetting
+
+
+@pytest.mark.parametrize("room", ["tcp", "tcp6", "tls"], indirect=True)
+async def test_a_client_that_is_gone_before_it_is_accepted_harms_nobody(room: Room) -> None:
+    host, _, port = room.address.partition(":")[2].rpartition(":")
+    for _ in range(20):
+        with socket.create_connection((host.strip("[]"), int(port))) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    near = Peer()
+    room.made.append(near)
+    await room.transport.connect(room.address, near, close_timeout=1)
+    near.say(b"here")
+    while not any(peer.got == b"here" for peer in room.accepted):  # noqa: ASYNC110 - of many
+        await asyncio.sleep(0)
+
+
 # -- cancellation --------------------------------------------------------------------------
 
 
@@ -571,6 +635,7 @@ async def test_a_connect_that_is_cancelled_anywhere_leaves_nothing(room: Room) -
         done = task.done()
         task.cancel()
         await asyncio.wait((task,))
+        assert task.cancelled() is not done
         if near.connection is not None:
             near.connection.abort()
         turns += 1
@@ -593,7 +658,8 @@ async def test_a_listen_that_is_cancelled_anywhere_leaves_nothing(
             done = task.done()
             task.cancel()
             await asyncio.wait((task,))
-            if not task.cancelled():
+            assert task.cancelled() is not done
+            if done:
                 task.result().close()
             turns += 1
     assert not (tmp_path / "s").exists()
@@ -642,6 +708,21 @@ async def test_a_listener_of_a_stranger_is_not_spoken_to(tmp_path: Path) -> None
         await room.came.wait()
     await room.accepted[0].ended.wait()
     assert room.accepted[0].got == b""
+    await room.close()
+
+
+async def test_who_cannot_be_told_is_a_stranger(tmp_path: Path) -> None:
+    def unknown(sock: socket.socket) -> int:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    room = Room(f"unix:{tmp_path}/s", transport=StreamTransport(uid_of=unknown))
+    await room.open()
+    near = Peer()
+    await STREAMS.connect(room.address, near, close_timeout=1)
+    await near.ended.wait()
+    with pytest.raises(AuthError, match=r"user at the other end is unknown: .*not connected"):
+        await room.transport.connect(room.address, Peer(), close_timeout=1)
+    assert room.accepted == []
     await room.close()
 
 

@@ -30,8 +30,8 @@ KINDS = {
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
         rpc/  address backoff exposure options states
-        rpc/protocol/  auth calls client_session flow handshake keepalive memory
-        rpc/protocol/  server_session session streams subscription sync wire
+        rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
+        rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names states
         node/policy/  core crash deadlines events health lease options restart roster

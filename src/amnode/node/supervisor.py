@@ -84,7 +84,8 @@ _COMMAND = (sys.executable, "-m", "amnode.launch.entry")
 _PUBLIC = Exposure(
     mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
 )
-_LOCAL = Exposure(removable={S.Start: None})
+#: Removing Start ends whatever needs it.
+_LOCAL = Exposure(removable={S.Start: None}, implied=SupervisorStates.schema().names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Sequence
 from contextvars import Context
 
@@ -56,6 +55,8 @@ from amnode.rpc.transport import NETWORK, STREAMS, Transport
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")
 #: What ends an attempt to come back that may go better next time (rule 2).
 _PASSING = (ConnectionLost, RpcTimeoutError, RefusedError)
+#: Why nobody answers, if nobody listens.
+_NOBODY = (ConnectionRefusedError, FileNotFoundError)
 
 
 class PayloadArgs(msgspec.Struct, frozen=True):
@@ -93,10 +94,11 @@ class RpcClient:
         consumer: a machine (with `ConsumerStates`) that gets each payload as a `ServerPayload`.
         on_payload: called with the name and the data of each payload.
         on_lost: called once when the connection is lost for good, unless `stop` ended it.
+        comes_back: whether a server at whose address nobody listens any more may come back.
+            False takes that for its end, at once.
         options: the limits.
         transport: how to reach the server.
         entropy: fresh random bytes, as `os.urandom` makes them.
-        draw: a random number from 0 to 1, for the back-off.
 
     Attributes:
         machine: what the client says of itself (`ClientStates`).
@@ -121,10 +123,10 @@ class RpcClient:
         consumer: Machine | None = None,
         on_payload: Callable[[str, msgspec.Raw], None] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
+        comes_back: bool = True,
         options: RpcOptions | None = None,
         transport: Transport = STREAMS,
         entropy: Callable[[int], bytes] = os.urandom,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         if role not in tuple(Role):
             raise OptionError(f"{role!r} is no role; use {' or '.join(Role)}.")
@@ -148,10 +150,10 @@ class RpcClient:
         self._consumer = consumer
         self._on_payload = on_payload
         self._on_lost = on_lost
+        self._comes_back = comes_back
         self._options = options or RpcOptions()
         self._transport = transport
         self._entropy = entropy
-        self._draw = draw
         self._link: Link | None = None
         #: The last link that ended; its connection may still be closing.
         self._left: Link | None = None
@@ -282,18 +284,24 @@ class RpcClient:
         loop = asyncio.get_running_loop()
         backoff = Backoff(self._options, loop.time())
         error: Exception = lost
-        while (delay := backoff.next(loop.time(), self._draw())) is not None:
+        while (delay := backoff.next(loop.time(), self._chance())) is not None:
             await asyncio.sleep(delay)
             try:
                 await self._attempt(conversation)
             except _PASSING as failed:
                 error = failed
+                if not self._comes_back and isinstance(failed.__cause__, _NOBODY):
+                    break
             except Exception as failed:
                 self._give_up(failed, failed)
                 return
             else:
                 return
         self._give_up(ConnectionLost(f"{lost} {backoff.exhausted()}: {error}"), error)
+
+    def _chance(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._entropy(4), "little") / 0xFFFF_FFFF
 
     async def _attempt(self, conversation: Conversation) -> None:
         self.machine.remove(_ERRORS)

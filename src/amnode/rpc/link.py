@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from amnode.errors import AmnodeError, ConnectionLost, RpcError, RpcTimeoutError
+from amnode.errors import AmnodeError, AuthError, ConnectionLost, RpcError, RpcTimeoutError
 from amnode.machine.queue import MutationType
 from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.protocol.client_session import ClientSession
@@ -132,6 +132,9 @@ class Link:
         """See `Handler`."""
         if not self._gone.done():
             self._gone.set_result(None)
+        if isinstance(error, AmnodeError):  # what a handshake of TLS came to
+            self._lost(error, final=isinstance(error, AuthError))
+            return
         because = "" if error is None else f" ({error})"
         self._lost(ConnectionLost(f"The connection was cut{because}."), final=False)
 

@@ -340,7 +340,10 @@ class _Users:
         Raises:
             AuthError: it may not be there.
         """
-        uid = self._uid_of(sock)
+        try:
+            uid = self._uid_of(sock)
+        except OSError as error:
+            raise AuthError(f"The user at the other end is unknown: {_why(error)}.") from error
         if uid not in (os.geteuid(), _ROOT) and uid not in self._allowed:
             raise AuthError(
                 f"The other end of the Unix socket is of user {uid}, neither ours nor root; "
@@ -832,7 +835,8 @@ class _StreamListener(Listener):
             raise AuthError(f"{self.address} accepts no more.")
         if self._users is not None:
             return f"user {self._users.peer(transport.get_extra_info('socket'))}"
-        return endpoint(*transport.get_extra_info("peername")[:2])
+        where = transport.get_extra_info("peername")
+        return endpoint(*where[:2]) if where else "a peer that is gone"
 
     def close(self) -> None:
         if self._closed:
@@ -897,8 +901,6 @@ async def _take_over_with_tls(
     except BaseException:
         sock.close()
         raise
-    if waiting.lost:
-        sock.detach()  # its descriptor went with the transport
     try:
         if cancelled:
             raise asyncio.CancelledError

@@ -15,13 +15,16 @@ Rules:
 3. Messages of one *lane* keep their order: one that follows a body in its lane waits for it.
 4. A body is in memory once on each side: it is sent as slices of the value that was given, and
    received into the one buffer that its announcement made.
-5. Bodies that are not complete, or not claimed, have at most `limit` bytes together.
+5. Bodies that are not complete, or not claimed, have at most `limit` bytes together, and are
+   few. One that is announced costs nothing before its bytes come.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from io import BytesIO
 from typing import Final, TypeAlias
 
 import msgspec
@@ -38,6 +41,8 @@ Finish: TypeAlias = Callable[[msgspec.Raw], bytes]
 
 #: A part of the window that is not worth a chunk, unless nothing is on its way.
 _SMALLEST_SHARE: Final = 4
+#: Bodies that a peer may have under way at once; an `Outbox` has one.
+_MOST_BODIES: Final = 64
 
 
 class _Entry:
@@ -134,16 +139,12 @@ class Outbox:
 
     def replace(self, key: Hashable, frame: bytes) -> bool:
         """Puts a frame in the place of a message that has not left; False as for `drop`."""
-
-        def finish(_raw: msgspec.Raw) -> bytes:
-            return frame
-
         for entry in self._later:
             if entry.key == key:
                 self._drop_body(entry)
                 self._later_size -= entry.size
                 entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
-                entry.finish = finish
+                entry.finish = partial(_instead, frame)
                 return True
         return False
 
@@ -224,6 +225,11 @@ class Outbox:
         return value if memoryview(value).nbytes <= self._chunk else None
 
 
+def _instead(frame: bytes, _value: msgspec.Raw) -> bytes:
+    """The frame of a message that was replaced."""
+    return frame
+
+
 def _parts(value: Value) -> list[memoryview]:
     parts = value.parts if isinstance(value, Large) else (value,)
     return [memoryview(part) for part in parts]
@@ -236,7 +242,8 @@ class _Body:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.data = bytearray(size)
+        # Pages that the system gives when they are written to, where bytearray writes zeros.
+        self.data = BytesIO(bytes(size)).getbuffer()
         self.at = 0
 
 
@@ -265,10 +272,13 @@ class Inbox:
         """A body was announced.
 
         Raises:
-            ProtocolError: its number is not above the last, or the bodies are too large.
+            ProtocolError: its number is not above the last, or the bodies are too many or too
+                large.
         """
         if number <= self._last:
             raise ProtocolError(f"Body {number} after body {self._last}; numbers must rise.")
+        if len(self._bodies) >= _MOST_BODIES:
+            raise ProtocolError(f"More than {_MOST_BODIES} bodies are under way at once.")
         if self._held + size > self._limit:
             raise ProtocolError(
                 f"A body of {size} bytes beside {self._held} more; body_limit allows "
@@ -292,7 +302,7 @@ class Inbox:
                 f"A chunk of {size} bytes for body {number}, of which "
                 f"{body.size - body.at} are left."
             )
-        return memoryview(body.data)[body.at : body.at + size]
+        return body.data[body.at : body.at + size]
 
     def placed(self, number: int, size: int) -> None:
         """So many bytes are where `place` said."""
