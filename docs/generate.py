@@ -1,4 +1,4 @@
-"""Writes the pages that are tables of what the code says: options.md and states.md.
+"""Writes the tables of what the code says: options.md, states.md, reference/wire-format.md.
 
     python docs/generate.py
 
@@ -26,6 +26,7 @@ from amnode.node.policy.options import (
 )
 from amnode.node.states import BootstrapStates, ClientStates, SupervisorStates, WorkerStates
 from amnode.rpc.options import RpcOptions
+from amnode.rpc.protocol import wire
 
 HERE = Path(__file__).parent
 
@@ -162,7 +163,24 @@ def _sentences(cls: type[States]) -> dict[str, str]:
     return found
 
 
-PAGES = {"options.md": options_page, "states.md": states_page}
+# -- the wire format -----------------------------------------------------------------------
+
+_START, _END = "<!-- from wire.py -->\n", "<!-- to here -->\n"
+
+
+def wire_page() -> str:
+    """The text of reference/wire-format.md, whose table is that of wire.py."""
+    page = (HERE / WIRE).read_text(encoding="utf-8")
+    before, _, rest = page.partition(_START)
+    _, _, after = rest.partition(_END)
+    said = inspect.cleandoc(wire.__doc__ or "")
+    _, _, table = said.partition("\n\n    tag  message")
+    table, _, _ = table.partition("\n\nThe rules of this file")
+    return f"{before}{_START}\n    tag  message{table}\n\n{_END}{after}"
+
+
+WIRE = "reference/wire-format.md"
+PAGES = {"options.md": options_page, "states.md": states_page, WIRE: wire_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

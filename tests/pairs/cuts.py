@@ -111,6 +111,8 @@ class Exchange:
         while not self._done() or quiet < 3:
             moved = self._turn()
             quiet = 0 if moved else quiet + 1
+            if quiet == 2:  # there will be no cut before
+                self._answer_deferred()
             if quiet > 20:
                 raise AssertionError(f"nothing moves any more: {self._story()}")
         self.check()
@@ -199,7 +201,7 @@ class Exchange:
 
     def _serve(self) -> None:
         back = self.pair.served.phase is Phase.OPEN
-        if self.due is Due.BEFORE or (back and (self.made or not self.cuts)):
+        if self.due is Due.BEFORE or (self.due is Due.AFTER and self.made and back):
             self._answer_deferred()
         self._pump_down()
 
