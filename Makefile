@@ -51,6 +51,13 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
 
+# More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
+FUZZ ?=
+
+.PHONY: fuzz
+fuzz: $(DEV)  ## a minute of hostile bytes against both sides of a connection
+	$(PY) -m tests.fuzz $(FUZZ)
+
 .PHONY: clean
 clean:  ## remove all that make and the tools created
 	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .import_linter_cache

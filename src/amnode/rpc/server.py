@@ -274,7 +274,7 @@ class RpcServer:
                     server = server._admitted(event)
                 else:
                     server._other(event)
-            if self._session.queued > self._options.outgoing_limit:
+            if self._session.choked:
                 server._read_no_more()
         except Exception as error:  # a callback of the program, or a fault here
             server._broke(error)
@@ -292,7 +292,7 @@ class RpcServer:
             )
         if session.ready:
             self._wake()
-        if self._reading_stopped and session.queued <= self._options.outgoing_limit:
+        if self._reading_stopped and not session.choked:
             self._read_again()
         return data
 
@@ -696,6 +696,13 @@ class RpcServer:
         self._reading_stopped = False
         if self._connection is not None:
             self._connection.resume_reading()
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._go_on, context=Context())
+
+    def _go_on(self) -> None:
+        """Takes what had arrived when it was stopped."""
+        self.received(b"")
+        self._wake()
 
     def _broke(self, error: Exception) -> None:
         """A fault on this side: recorded here, hidden from the peer."""

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from io import BytesIO
 from typing import Final, TypeAlias
 
@@ -75,13 +74,16 @@ class Outbox:
     Args:
         chunk: the most bytes of a chunk; a larger value becomes a body.
         window: the most bytes of chunks on their way (rule 2).
+
+    Attributes:
+        urgent: bytes that leave with the next `take`, whatever the peer credits.
     """
 
     def __init__(self, chunk: int, window: int) -> None:
         self._chunk = chunk
         self._window = window
         self._urgent: list[bytes] = []
-        self._urgent_size = 0
+        self.urgent = 0
         self._later: deque[_Entry] = deque()
         self._lanes: dict[Hashable, int] = {}
         self._later_size = 0
@@ -91,7 +93,7 @@ class Outbox:
     @property
     def queued(self) -> int:
         """Bytes that wait to leave, bodies included."""
-        return self._urgent_size + self._later_size
+        return self.urgent + self._later_size
 
     @property
     def on_the_way(self) -> int:
@@ -106,7 +108,7 @@ class Outbox:
     def put(self, frame: bytes) -> None:
         """A frame that leaves with the next `take`."""
         self._urgent.append(frame)
-        self._urgent_size += len(frame)
+        self.urgent += len(frame)
 
     def put_value(self, lane: Hashable, key: Hashable, value: Value, finish: Finish) -> None:
         """A message with a value, which goes in chunks if it is large.
@@ -128,6 +130,10 @@ class Outbox:
         self._lanes[lane] = self._lanes.get(lane, 0) + 1
         self._later_size += entry.size
 
+    def waits(self, lane: Hashable) -> bool:
+        """Whether a message of a lane has not left."""
+        return lane in self._lanes
+
     def drop(self, key: Hashable) -> bool:
         """Takes a message back that has not left; False if it has, or there is none."""
         for entry in self._later:
@@ -139,12 +145,16 @@ class Outbox:
 
     def replace(self, key: Hashable, frame: bytes) -> bool:
         """Puts a frame in the place of a message that has not left; False as for `drop`."""
+
+        def finish(_raw: msgspec.Raw) -> bytes:
+            return frame
+
         for entry in self._later:
             if entry.key == key:
                 self._drop_body(entry)
                 self._later_size -= entry.size
                 entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
-                entry.finish = partial(_instead, frame)
+                entry.finish = finish
                 return True
         return False
 
@@ -166,7 +176,7 @@ class Outbox:
 
     def take(self, most: int) -> Outgoing:
         """What is to be written now: all that is urgent, and at most `most` bytes of bodies."""
-        urgent, self._urgent, self._urgent_size = self._urgent, [], 0
+        urgent, self._urgent, self.urgent = self._urgent, [], 0
         if not self._later:
             return urgent[0] if len(urgent) == 1 else b"".join(urgent)
         pieces: list[Buffer] = [b"".join(urgent)] if urgent else []
@@ -223,11 +233,6 @@ class Outbox:
         if isinstance(value, Large):
             return value.joined() if value.size <= self._chunk else None
         return value if memoryview(value).nbytes <= self._chunk else None
-
-
-def _instead(frame: bytes, _value: msgspec.Raw) -> bytes:
-    """The frame of a message that was replaced."""
-    return frame
 
 
 def _parts(value: Value) -> list[memoryview]:

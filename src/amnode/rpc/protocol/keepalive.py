@@ -10,6 +10,11 @@ heard nothing for one and a half; so a dead one is noticed within two. Rules:
 
 from __future__ import annotations
 
+from typing import Final
+
+#: What the sums of times may be off by, as a part of them.
+_ROUNDING: Final = 1e-9
+
 
 def agreed(mine: int, theirs: int) -> int:
     """The interval of both sides, in milliseconds; 0 is none (rule 1)."""
@@ -48,4 +53,5 @@ class KeepAlive:
         quiet = not self.said
         self.heard = self.said = False
         self._due = now + half
-        return quiet, now - self._heard >= 1.5 * self._interval
+        silence = now - self._heard + _ROUNDING * (now + self._interval)
+        return quiet, silence >= 1.5 * self._interval

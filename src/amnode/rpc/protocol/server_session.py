@@ -91,6 +91,7 @@ class ServerSession(Session):
         options: RpcOptions,
     ) -> None:
         super().__init__(Phase.HELLO, options)
+        self._most_urgent = options.outgoing_limit
         self._source = source
         self._factors = factors
         self._handshake = handshake
@@ -316,6 +317,8 @@ class ServerSession(Session):
             self._answer_again(seq, known)
 
     def _answer_again(self, seq: int, known: Known) -> None:
+        if self._outbox.waits(seq):
+            return  # it is on its way
         if known is Known.ANSWERED:
             self._send_answer(seq, *self.memory.answering.remember(seq))
         else:

@@ -199,6 +199,8 @@ class Session:
         self._sink: tuple[memoryview, int, int] | None = None
         #: Streams whose items may have been lost with the last connection.
         self._doubtful: dict[int, None] = {}
+        #: Bytes to be written from which no more frames are looked at.
+        self._most_urgent = float("inf")
         self._open = False
         self._closed = False
         self._enter(phase)
@@ -214,6 +216,14 @@ class Session:
         return self._outbox.queued
 
     @property
+    def choked(self) -> bool:
+        """Whether the peer has to take what it asked for before it is heard again.
+
+        Frames that have arrived are kept; once this is False, `receive` goes on with them.
+        """
+        return self._outbox.urgent > self._most_urgent
+
+    @property
     def ready(self) -> bool:
         """Whether `to_send` would give something."""
         return self._outbox.ready
@@ -225,10 +235,15 @@ class Session:
 
     def receive(self, data: bytes) -> Iterator[Event | Called]:
         """Takes bytes from the peer; yields what they mean (see the top of the file)."""
-        framer = self._framer
+        framer, outbox = self._framer, self._outbox
+        if self._sink is not None:
+            data = self._pour(data)
         framer.feed(data)
         try:
-            while not self._closed and (body := framer.next()) is not None:
+            while not self._closed and outbox.urgent <= self._most_urgent:
+                body = framer.next()
+                if body is None:
+                    break
                 message = wire.from_frame(body)
                 handler = self._expected.get(type(message))
                 events = self._end(message) if handler is None else handler(self, message)
@@ -254,6 +269,15 @@ class Session:
         self._sink = None
         self._inbox.placed(number, size)
         self._give_credit()
+
+    def _pour(self, data: bytes) -> bytes:
+        """Fills the sink by hand; returns what is left."""
+        view = self.sink()
+        count = 0 if view is None else min(view.nbytes, len(data))
+        if view is not None and count:
+            view[:count] = data[:count]
+            self.sunk(count)
+        return data[count:]
 
     def to_send(self) -> Outgoing:
         """What the peer is to get now, in order; empty if there is nothing."""
