@@ -68,6 +68,7 @@ class Site:
     def __init__(self, dice: Random) -> None:
         self.dice = dice
         self.secrets = {"rc-me": dice.randbytes(32), "rc-you": dice.randbytes(32)}
+        self.decoy = dice.randbytes(32)
         self.sessions: dict[bytes, tuple[str, Role, bytes]] = {}
         self.admitted = 0
 
@@ -78,7 +79,7 @@ class Site:
         return ServerHandshake(
             "rs-door",
             self.nonce(),
-            self.nonce(),
+            self.decoy,
             lambda client_id, _role: self.secrets.get(client_id),
             self._admit,
             key_of=self._key_of,
@@ -301,7 +302,15 @@ def resumes_unasked(site: Site, _proof: Callable[..., None]) -> None:
         client.challenged(wire.Challenge(wire.VERSION, "rs-door", site.nonce(), True, 0))
 
 
+def nobody(site: Site, proof: Callable[..., None]) -> None:
+    """A client that the server does not know, with what stands in for its secret."""
+    hello = wire.Hello(wire.VERSION, "rc-nobody", Role.OBSERVER, site.nonce(), b"", 0)
+    key = site.dice.choice([site.decoy, b"", site.secrets["rc-me"]])
+    proof(hello, lambda c: prove(Prover.CLIENT, key, c))
+
+
 ATTACKS = [
+    nobody,
     other_secret,
     other_words,
     swapped_nonces,
@@ -620,6 +629,34 @@ async def test_12_a_second_client_is_refused_with_a_reason(served: Served) -> No
     failure = wire.from_frame(peer.written[-1][4:])
     assert isinstance(failure, wire.Failure) and "connected already" in failure.error.message
     assert peer.closing and len(served.mux.servers) == 1
+
+
+@pytest.mark.parametrize(
+    ("client_id", "role", "resumed"),
+    [
+        ("rc-me", Role.OBSERVER, True),
+        ("rc-me", Role.CONTROLLER, False),
+        ("rc-you", Role.OBSERVER, False),
+    ],
+)
+async def test_12_a_session_is_resumed_by_its_client_in_its_role_only(
+    served: Served, client_id: str, role: Role, resumed: bool
+) -> None:
+    served.peer(Role.OBSERVER)
+    ((session, server),) = served.mux._sessions.items()
+    key = server.session_key
+    assert key is not None
+    late = Wire()
+    late.begin(served.wires.accept())
+    hello = wire.Hello(wire.VERSION, client_id, role, NONCE, session, 0)
+    late.arrive(wire.to_frame(hello))
+    challenge = wire.from_frame(late.written[-1][4:])
+    assert isinstance(challenge, wire.Challenge) and challenge.resumed == resumed
+    said = transcript(hello, challenge)
+    late.arrive(wire.to_frame(wire.Proof(prove(Prover.CLIENT, key, said))))
+    assert late.closing != resumed and len(served.mux.servers) == 1
+    late.arrive(HANDSHAKES[role].up[2] + framed(msgspec.msgpack.encode([16, 1, 0, [0], None])))
+    assert not any(served.machine.ticks())
 
 
 async def test_12_who_could_change_a_closed_state_by_relations_is_not_served() -> None:

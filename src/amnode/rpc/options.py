@@ -59,8 +59,9 @@ class RpcOptions(msgspec.Struct, frozen=True):
             256 KiB, at least 1: a reader that is slow makes the writer wait.
         payload_limit: bytes of payloads that the client has not taken. Default 64 MiB, at
             least 1: one that is alone may be larger, another is refused.
-        outgoing_limit: bytes that wait to be written from which nothing more is read from the
-            peer. Default 16 MiB, at least 1: a peer that does not read is not served.
+        outgoing_limit: bytes that wait to be written, values in chunks not counted, from which
+            nothing more is taken from the peer. Default 16 MiB, at least 1: a peer that does
+            not read is not served.
         stall_timeout: seconds that a peer may read nothing while something waits for it, before
             it is cut off. Default 30, more than 0.
         reconnect_tries: attempts of a client to come back, in a row. Default 20, at least 0: 0
