@@ -33,8 +33,8 @@ KINDS = {
         rpc/protocol/  auth calls handshake session sync wire
         launch/  output
         node/  args jobs names states
-        node/policy/  core crash deadlines events health lease options restart roster
-        node/policy/  sizing view waitlist
+        node/policy/  core crash deadlines ending events health lease leasing options pool
+        node/policy/  renewal restart roster sizing starting view waitlist watching
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads

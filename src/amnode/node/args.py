@@ -138,7 +138,8 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
     """What a worker says of itself: at each change of `Leased`, and to a new supervisor.
 
     `client_id` is "" while it is not leased. `taken`: the secret of the lease (of the last
-    one, when it has ended) was used. `clean`: the last lease ended by release.
+    one, when it has ended) was used. `clean`: the last lease ended by release. `rss`: resident
+    bytes of its process at the end of its last lease, 0 where the system does not tell.
     """
 
     worker_id: str
@@ -151,6 +152,7 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
     since: float = 0.0
     jobs_done: int = 0
     age: float = 0.0
+    rss: int = 0
 
 
 # -- client to worker --------------------------------------------------------------------

@@ -39,6 +39,9 @@ class Faults:
     error: float = 0.0
     lag: float = 0.0
     stubborn: float = 0.0
+    resize: float = 0.0
+    drain: float = 0.0
+    restart: float = 0.0
 
 
 @dataclass
@@ -78,6 +81,8 @@ class FakeWorker:
     backlog: list[Callable[[], None]] = field(default_factory=list)
     session: str = ""
     clean: bool = True
+    jobs: int = 0
+    rss: int = 1000
 
     def receive(self, link: Link, do: Callable[[], None]) -> None:
         """A message from the supervisor; one that hangs gets to it later."""
@@ -101,6 +106,8 @@ class FakeWorker:
             client_id=self.lease.client_id,
             taken=self.lease.taken,
             clean=self.clean,
+            jobs_done=self.jobs,
+            rss=self.rss,
         )
 
     def say(self) -> None:
@@ -309,6 +316,8 @@ class FakeClient:
         """Done with a worker: released, or just dropped."""
         if not self.leases.ended(worker.worker_id, epoch) or not worker.alive:
             return
+        worker.jobs += self.world.rng.randrange(5)
+        worker.rss += self.world.rng.randrange(500)
         if worker.hung or self.world.rng.random() < self.world.faults.client_drops:
             self.drop(worker, epoch)
         elif not worker.lease.refusal_to_end(epoch, withdraw=False):
@@ -350,6 +359,7 @@ class World:
         self._timer = 0
         self._yes: dict[tuple[str, int], str] = {}
         self._granted: set[tuple[str, int]] = set()
+        self._reported: set[tuple[str, int]] = set()
         self._starts: list[float] = []
         self._failed_at = -1e9
         self._settled_at = -1e9
@@ -518,6 +528,11 @@ class World:
         if do.worker_id in self.workers:
             assert not self.workers[do.worker_id].alive, "Forgotten alive (S7)."
 
+    def do_ReportLeak(self, do: ev.ReportLeak) -> None:
+        pair = (do.worker_id, do.epoch)
+        assert pair not in self._reported, "Reported twice."
+        self._reported.add(pair)
+
     def do_Stopped(self, _: ev.Stopped) -> None:
         assert not [w for w in self.workers.values() if w.alive], "Stopped too early (L6)."
         self.stopped = True
@@ -551,17 +566,28 @@ class World:
             self._check_fair(action)
         elif isinstance(action, (ev.Terminate, ev.Kill)):
             self._check_signal(action.worker_id)
+        elif isinstance(action, ev.Retire):
+            self._check_retire(action)
         elif isinstance(action, ev.Spawn):
             self._check_start()
         elif isinstance(action, ev.Forget) and action.failed_start:
             self._failed_at = self.now
 
     def _check_fair(self, action: ev.Serve) -> None:
-        waitlist, size = self.core.waitlist, self.options.size
+        waitlist, size = self.core.waitlist, self.core.size
         for waiter in waitlist._by_place.values():
             if waiter.place < action.waiter.place:
                 held = self.core.roster.held_by(waiter.name)
                 assert held >= size.max_per_client, "Overtaken (S10)."
+
+    def _check_retire(self, action: ev.Retire) -> None:
+        """Who is worn, or one too many, goes only while the minimum stays ready."""
+        by_choice = ("one too many", "jobs", "resident", "s old", "being restarted")
+        size, ready = self.core.size, self.core.roster.ready
+        if any(word in action.reason for word in by_choice):
+            rolling = "being restarted" in action.reason
+            no_room = size.min == size.max and not rolling
+            assert ready >= size.min or no_room, f"{action.reason}: {ready} are ready."
 
     def _check_signal(self, worker_id: str) -> None:
         member = self.core.roster.get(worker_id)
@@ -612,9 +638,24 @@ class World:
                     client.die()
             for worker in [w for w in self.workers.values() if w.alive]:
                 self._hurt(worker, step)
+            self._command(step)
 
     def _chance(self, rate: float, step: float) -> bool:
         return self.rng.random() < rate * step
+
+    def _command(self, step: float) -> None:
+        """What an operator does."""
+        rng = self.rng
+        if self._chance(self.faults.resize, step):
+            most = rng.randrange(1, 7)
+            size = PoolSize(
+                rng.randrange(most + 1), most, rng.randrange(3), rng.randrange(most)
+            )
+            self.feed(ev.Resized(size))
+        if self._chance(self.faults.drain, step):
+            self.feed(ev.DrainRequested(rng.random() < 0.5))
+        if self._chance(self.faults.restart, step):
+            self.feed(ev.RestartRequested())
 
     def _hurt(self, worker: FakeWorker, step: float) -> None:
         faults = self.faults
@@ -633,6 +674,7 @@ class World:
     def heal(self) -> None:
         """No more faults; whatever was broken stays for the pool to mend."""
         self.faults = Faults()
+        self.feed(ev.DrainRequested(on=False))
         for worker in self.workers.values():
             if worker.alive and not worker.ready and not worker.hung and not worker.stopping:
                 worker.ready = True
@@ -641,7 +683,7 @@ class World:
     def check_whole(self) -> None:
         """L1, L2, L3 at rest: nobody has asked for anything for a long time."""
         view = self.core.view(self.now)
-        size = self.options.size
+        size = self.core.size
         assert view.pool_ready and view.normalized and not view.broken, view
         assert view.counts.total == min(size.max, size.min + size.warm), view
         assert view.counts.idle == view.counts.total, view
@@ -662,6 +704,8 @@ def options(**more: Any) -> SupervisorOptions:
         "linger": 5.0,
         "pool_pause": 0.3,
         "conn_timeout": 1.0,
+        "start_timeout": 2.0,
+        "check_timeout": 1.0,
         "worker_check_interval": 0.3,
         "healthcheck_pause": 0.1,
         "delivery_timeout": 1.0,

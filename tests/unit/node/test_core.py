@@ -22,7 +22,8 @@ class Driver:
     """Feeds the core and keeps what it asked for; a worker is whatever the test says."""
 
     def __init__(self, size: PoolSize | None = None, **more: Any) -> None:
-        self.options = SupervisorOptions(size=size or PoolSize(1, 3, 0, 2), **more)
+        given = {"start_timeout": 5.0, "check_timeout": 5.0, **more}
+        self.options = SupervisorOptions(size=size or PoolSize(1, 3, 0, 2), **given)
         self.core = PoolCore(
             self.options,
             kind="k",

@@ -13,6 +13,7 @@ import msgspec
 
 from amnode.node.args import CrashReport, WorkerInfo
 from amnode.node.policy.crash import ExitFacts
+from amnode.node.policy.options import PoolSize
 from amnode.node.policy.waitlist import Waiter
 
 # -- events: processes ---------------------------------------------------------------------
@@ -184,6 +185,22 @@ class StopRequested(msgspec.Struct, frozen=True):
     grace: float | None = None
 
 
+class Resized(msgspec.Struct, frozen=True):
+    """Another size holds from now on."""
+
+    size: PoolSize
+
+
+class DrainRequested(msgspec.Struct, frozen=True):
+    """No new leases are to be granted; `on` False: they are again."""
+
+    on: bool = True
+
+
+class RestartRequested(msgspec.Struct, frozen=True):
+    """Every worker that there is now is to be replaced by a new one."""
+
+
 Event: TypeAlias = (
     Started
     | SpawnFailed
@@ -206,6 +223,9 @@ Event: TypeAlias = (
     | ClientGone
     | Tick
     | StopRequested
+    | Resized
+    | DrainRequested
+    | RestartRequested
 )
 
 # -- actions -------------------------------------------------------------------------------
@@ -312,6 +332,15 @@ class Forget(msgspec.Struct, frozen=True):
     failed_start: bool
 
 
+class ReportLeak(msgspec.Struct, frozen=True):
+    """Tell the log: a client of this name has had the worker for so long (s). Once a lease."""
+
+    worker_id: str
+    name: str
+    epoch: int
+    after: float
+
+
 class Stopped(msgspec.Struct, frozen=True):
     """A requested stop is complete: there is no process left."""
 
@@ -329,5 +358,6 @@ Action: TypeAlias = (
     | SendDenied
     | SendCrash
     | Forget
+    | ReportLeak
     | Stopped
 )

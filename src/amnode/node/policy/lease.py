@@ -145,6 +145,11 @@ class Held(msgspec.Struct, eq=False):
         return Told.ENDED
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the worker has still to answer."""
+        return self.phase is Phase.ASKED
+
+    @property
     def to_withdraw(self) -> bool:
         """Whether the worker should be told that nobody is coming."""
         if self.phase is Phase.LOST:
