@@ -32,6 +32,7 @@ OF_A_WORKER = {
     "amnode.node.args",
     "amnode.node.class_name",
     "amnode.node.jobs",
+    "amnode.node.memory",
     "amnode.node.names",
     "amnode.node.policy",
     "amnode.node.policy.lease",

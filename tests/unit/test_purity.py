@@ -40,12 +40,13 @@ KINDS = {
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client mux network_machine server
-        node/  bootstrap client leased listing supervisor transition_log work worker worker_link
+        node/  bootstrap client leased listing operating supervisor
+        node/  transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry process
-        node/  class_name private_directory
+        node/  class_name memory private_directory
     """,
 }
 

@@ -52,6 +52,18 @@ class WorkerIssuesArgs(Wire, frozen=True, kw_only=True):
     reason: str = ""
 
 
+# -- operator to supervisor --------------------------------------------------------------
+
+
+class SetPoolArgs(Wire, frozen=True, kw_only=True):
+    """`SetPool`: the size of the pool from now on; see `PoolSize`."""
+
+    min: int
+    max: int
+    warm: int
+    max_per_client: int = 0
+
+
 # -- supervisor to client (payloads) -----------------------------------------------------
 
 

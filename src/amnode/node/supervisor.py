@@ -44,7 +44,7 @@ from amnode.launch.process import Launcher
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
+from amnode.node import operating, private_directory
 from amnode.node.args import (
     Denied,
     Grant,
@@ -61,7 +61,7 @@ from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_o
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.policy import crash, events
 from amnode.node.policy.core import PoolCore
-from amnode.node.policy.options import SupervisorOptions, checked, checked_token
+from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
@@ -79,11 +79,10 @@ S = SupervisorStates
 #: How a worker's process starts.
 _COMMAND = (sys.executable, "-m", "amnode.launch.entry")
 
-#: What clients may change on a supervisor, and what its operators may.
+#: What clients may change on a supervisor.
 _PUBLIC = Exposure(
     mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
 )
-_LOCAL = Exposure(removable={S.Start: None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +140,7 @@ class Supervisor:
         self.token = checked_token(token) if token else secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
+        self._operating = operating.Operating(self.machine, self._feed, self.view)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -265,6 +265,44 @@ class Supervisor:
     async def __aexit__(self, *_error: object) -> None:
         await self.dispose()
 
+    def set_pool(self, min: int, max: int, warm: int, max_per_client: int = 0) -> None:
+        """Gives the pool another size, at once; see `PoolSize`.
+
+        It grows, or those that are idle for longest retire. A leased worker is never one too
+        many: one over `max` goes when its lease ends.
+
+        Raises:
+            OptionError: a number that cannot work.
+            PoolError: the supervisor is not running.
+        """
+        self._operating.set_pool(PoolSize(min, max, warm, max_per_client))
+
+    async def restart_workers(self) -> None:
+        """Replaces every worker that there is now, `renew_at_once` at a time.
+
+        New ones start first, so at least `min` stay ready; a leased worker goes when its lease
+        ends. While it lasts the state `RollingRestart` is active, and `view().to_restart` says
+        how many are left. Cancelling the wait does not end it.
+
+        Raises:
+            PoolError: `min` is `max`, the supervisor is not running, or it stops meanwhile.
+        """
+        await self._operating.restart_workers()
+
+    async def drain(self) -> None:
+        """Grants no more leases until `resume`; returns when the last one has ended.
+
+        Requests wait meanwhile, to their deadlines. Cancelling the wait does not end the drain.
+
+        Raises:
+            PoolError: the supervisor is not running, stops meanwhile, or is told to resume.
+        """
+        await self._operating.drain()
+
+    def resume(self) -> None:
+        """Grants leases again after `drain`."""
+        self._operating.resume()
+
     def check_pool(self) -> bool:
         """Looks over the pool now, and says whether at least the minimum is ready."""
         self._feed(events.Tick())
@@ -334,7 +372,7 @@ class Supervisor:
             self.machine,
             f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
-            exposure=_LOCAL,
+            exposure=operating.EXPOSURE,
             secret_of=lambda _client, _role: self.token,
         )
         return self.public_mux, self.local_rpc
@@ -406,6 +444,7 @@ class Supervisor:
             S.NormalizingPool: view.normalizing,
             S.PoolNormalized: view.normalized,
             S.WorkersAvailable: view.workers_available,
+            S.Drained: view.drained,
         }
         off = [name for name, on in shown.items() if not on and machine.is1(name)]
         if off:
@@ -413,6 +452,9 @@ class Supervisor:
         for name, on in shown.items():
             if on and machine.not1(name):
                 machine.add1(name)
+        # Not while there is something that it waits for and the core has not heard of.
+        if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
+            machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
             machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
         elif not view.broken and machine.is1(S.ErrPool):
@@ -693,6 +735,13 @@ class Supervisor:
         if server is not None and server.is_open:
             server.send_payload(args.name, args.data)
 
+    def _do_report_leak(self, action: events.ReportLeak) -> None:
+        logger.warning(
+            "Client %s has had worker %s for more than %g s (epoch %d). If it has forgotten to "
+            "release it, `Client(..., trace_leases=True)` tells where it took it.",
+            *(action.name, action.worker_id, action.after, action.epoch),
+        )
+
     def _do_stopped(self, _action: events.Stopped) -> None:
         self.machine.spawn(None, self._close())
 
@@ -823,6 +872,7 @@ class Supervisor:
         events.SendDenied: _do_deny,
         events.SendCrash: _do_crash,
         events.Forget: _do_forget,
+        events.ReportLeak: _do_report_leak,
         events.Stopped: _do_stopped,
     }
 

@@ -61,6 +61,7 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
+from amnode.node.memory import resident
 from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
@@ -128,6 +129,7 @@ class Worker:
         self._jobs = jobs_of(type(self))
         self._work: Work | None = None
         self._jobs_done = 0
+        self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -221,6 +223,7 @@ class Worker:
             since=now - lease.since if lease.client_id else 0.0,
             jobs_done=self._jobs_done,
             age=now - self._born,
+            rss=self._rss,
         )
 
     # -- Start -------------------------------------------------------------------------------
@@ -458,6 +461,7 @@ class Worker:
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
         self.lease.ended()
+        self._rss = resident()
         self._arm()
         self._tell()
         if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):

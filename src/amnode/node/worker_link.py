@@ -283,7 +283,7 @@ class WorkerLink:
             return False
         rpc = self._client(self.rpc.address, f"{handshake_id(self._supervisor_id)}-probe")
         try:
-            async with asyncio.timeout(self._opts.conn_timeout):
+            async with asyncio.timeout(self._opts.check_timeout):
                 await rpc.start()
         except RefusedError:
             return True

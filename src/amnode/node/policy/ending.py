@@ -110,12 +110,24 @@ class Ending:
                 self.end(member, Doom(why, expected=True), force=False)
 
     def forget(
-        self, member: Member, report: CrashReport | None, *, failed: bool, why: str
+        self,
+        member: Member,
+        report: CrashReport | None,
+        *,
+        why: str,
+        expected: bool,
+        failed: bool,
     ) -> None:
-        """It has no process any more. `failed`: its start was one that failed, and why."""
-        pool = self._pool
-        expected = pool.stopping or (member.doom is not None and member.doom.expected)
-        held = member.held
+        """It has no process any more.
+
+        Args:
+            member: who.
+            report: what its death looked like; None if it never had a process.
+            why: in one line.
+            expected: it was meant to end.
+            failed: its start was one that failed.
+        """
+        pool, held = self._pool, member.held
         pool.roster.remove(member)
         if held is not None:
             pool.waitlist.refresh(held.name)

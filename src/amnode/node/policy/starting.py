@@ -70,7 +70,10 @@ class Starting:
         if member is None:
             return
         pool.spawn_error = event.reason
-        self._ending.forget(member, None, failed=not pool.stopping, why=event.reason)
+        stopping = pool.stopping
+        self._ending.forget(
+            member, None, why=event.reason, expected=stopping, failed=not stopping
+        )
         pool.set(Due.PAUSE, WHOLE, pool.options.pool_pause)
 
     def _on_called_back(self, event: events.CalledBack) -> None:

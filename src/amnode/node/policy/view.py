@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from amnode.node.policy.deadlines import Due
+from amnode.node.policy.options import PoolSize
 from amnode.node.policy.pool import WHOLE, Pool
 from amnode.node.policy.roster import Condition
 
@@ -57,6 +58,7 @@ class PoolView(msgspec.Struct, frozen=True):
         draining: no new leases are granted (Draining).
         drained: that, and none is left (Drained).
         to_restart: workers that a rolling restart has still to replace (RollingRestart).
+        size: the bounds that hold.
         counts: the numbers.
         broken: why starts are held back (ErrPool), or "".
         why_not_growing: one line on what keeps workers missing, or "".
@@ -72,6 +74,7 @@ class PoolView(msgspec.Struct, frozen=True):
     draining: bool
     drained: bool
     to_restart: int
+    size: PoolSize
     counts: Counts
     broken: str
     why_not_growing: str
@@ -97,6 +100,7 @@ def look(pool: Pool, now: float) -> PoolView:
         draining=pool.draining,
         drained=pool.draining and not pool.roster.in_use,
         to_restart=len(pool.restarting),
+        size=pool.size,
         counts=_count(pool),
         broken=pool.restart.reason,
         why_not_growing=_why_not_growing(pool, now),

@@ -223,9 +223,12 @@ class Watching:
             if taken and held.client_id:
                 told = events.SendCrash(held.client_id, member.worker_id, held.epoch, report)
                 pool.act(told)
+        # Its end may be seen before its yes is heard.
         agreed = member.condition is Condition.DRAINING and event.facts.exit_code == 0
         expected = doom.expected or pool.stopping or agreed
         at = member.ready_at
         settled = at is not None and pool.now - at > pool.options.restart_settle
         failed = not expected and (member.start_failed or not settled)
-        self._ending.forget(member, report, failed=failed, why=report.message)
+        self._ending.forget(
+            member, report, why=report.message, expected=expected, failed=failed
+        )
