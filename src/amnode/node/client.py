@@ -53,6 +53,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
+from amnode.node.lease_watch import LeaseWatch
 from amnode.node.leased import LeasedWorker
 from amnode.node.names import (
     LOG_CLIENT,
@@ -108,6 +109,8 @@ class Client:
         addrs: of supervisors, in the order to try; makes `async with` start the client.
         token: what the supervisors ask for.
         opts: see `ClientOptions`.
+        trace_leases: remembers where in your code each lease was taken, for the report of one
+            that is held past the option `leak_after`.
 
     Attributes:
         machine: the client's states.
@@ -132,6 +135,7 @@ class Client:
         addrs: Sequence[str] = (),
         token: bytes = b"",
         opts: ClientOptions | None = None,
+        trace_leases: bool = False,
     ) -> None:
         if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
@@ -151,6 +155,7 @@ class Client:
         self._addrs = _checked_addresses(addrs)
         self._token = checked_token(token)
         self._leases = ClientLeases()
+        self._watch = LeaseWatch(id, self.opts.leak_after, trace=trace_leases)
         self._requests: dict[str, asyncio.Future[Grant]] = {}
         self._grants: dict[str, Grant] = {}
         self._held: dict[tuple[str, int], LeasedWorker] = {}
@@ -228,10 +233,13 @@ class Client:
         wait = self.opts.request_wait if given is None else given
         request_id = secrets.token_hex(8)
         deadline = self._now() + wait
+        place = self._watch.place()
         scope = asyncio.timeout(wait)
         try:
             async with scope:
-                return await self._acquire(request_id, deadline)
+                worker = await self._acquire(request_id, deadline)
+                self._watch.begin(worker.id, worker.epoch, place)
+                return worker
         except TimeoutError as error:
             if not scope.expired() or isinstance(error, AmnodeError):
                 raise
@@ -382,6 +390,7 @@ class Client:
 
     def _lease_over(self, worker_id: str, epoch: int, rpc: RpcClient | None) -> None:
         self._leases.ended(worker_id, epoch)
+        self._watch.end(worker_id, epoch)
         if self.rpc_worker is rpc:
             self.rpc_worker = None
         self._show()

@@ -375,5 +375,9 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         seconds(least=0.0, why="pending calls of a lost worker wait so long for its cause"),
     ] = 5.0
 
+    leak_after: Annotated[
+        float | None, seconds(least=0.01, why="a lease held this long is reported, once; off")
+    ] = None
+
     def __post_init__(self) -> None:
         _verify(self)
