@@ -10,6 +10,7 @@ that forgot it. So the report says where it was taken, if the client was told to
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from types import FrameType
 
@@ -69,7 +70,7 @@ class LeaseWatch:
 def _caller() -> str:
     """The innermost frames of the caller's own code, the outermost first."""
     lines: list[str] = []
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and len(lines) < _FRAMES:
         module = str(frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] not in _BETWEEN:

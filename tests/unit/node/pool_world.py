@@ -404,6 +404,8 @@ class World:
         self.count(f"event {type(event).__name__}")
         served_before = self._serving()
         self._note_settled()
+        draining = [m for m in self.core.roster if m.condition is Condition.DRAINING]
+        self._draining = {member.worker_id for member in draining}
         actions = self.core.handle(event, self.now)
         self.core.check()
         self._check_left(served_before)
@@ -584,9 +586,13 @@ class World:
         """Who is worn, or one too many, goes only while the minimum stays ready."""
         by_choice = ("one too many", "jobs", "resident", "s old", "being restarted")
         size, ready = self.core.size, self.core.roster.ready
+        if action.worker_id in self._draining:
+            return  # asked again, since there was no answer
         if any(word in action.reason for word in by_choice):
             rolling = "being restarted" in action.reason
-            no_room = size.min == size.max and not rolling
+            member = self.core.roster.get(action.worker_id)
+            spent = member is not None and member.spent
+            no_room = size.min == size.max and (spent or not rolling)
             assert ready >= size.min or no_room, f"{action.reason}: {ready} are ready."
 
     def _check_signal(self, worker_id: str) -> None:

@@ -80,7 +80,7 @@ class Renewal:
         if not member.spent and self._under_way >= pool.options.renew_at_once:
             return False  # invariant 3
         if not sizing.can_renew(size):
-            return member.worn is not _ROLLING
+            return member.spent or not (pool.is_missing or member.worn is _ROLLING)
         return sizing.may_go_first(size, total=len(roster), ready=ready)
 
     @property

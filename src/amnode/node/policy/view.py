@@ -126,10 +126,10 @@ def _count(pool: Pool) -> Counts:
 def _why_not_growing(pool: Pool, now: float) -> str:
     if pool.stopping:
         return "the pool is stopping"
-    if pool.draining and len(pool.waitlist):
-        return "the pool is draining, and grants no leases"
     if pool.is_missing:
         return _why_missing(pool, now)
+    if pool.draining:
+        return "the pool is draining, and grants no leases"
     if pool.waitlist.eligible:
         return _at_most(pool)
     if len(pool.waitlist):
