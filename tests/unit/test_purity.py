@@ -33,8 +33,9 @@ KINDS = {
         rpc/protocol/  auth calls handshake session sync wire
         launch/  output
         node/  args jobs names states
-        node/policy/  core crash deadlines ending events health lease leasing options pool
-        node/policy/  renewal restart roster sizing starting view waitlist watching
+        node/policy/  adopt_records adoption core crash deadlines ending events health lease
+        node/policy/  leasing options owner pool renewal restart roster sizing starting view
+        node/policy/  waitlist watching
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -46,7 +47,7 @@ KINDS = {
     OUTSIDE: """
         rpc/  transport
         launch/  command entry process
-        node/  class_name memory private_directory
+        node/  class_name memory private_directory state_directory
     """,
 }
 

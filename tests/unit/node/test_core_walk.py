@@ -5,6 +5,7 @@ After each event: S3, S7 to S10, S12, S13 and S19. When the faults stop: L1 to L
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ ALL = Faults(
     resize=0.2,
     drain=0.2,
     restart=0.05,
+    supervisor_dies=0.1,
+    stale=0.3,
 )
 LIMITS = {"leak_after": 0.5, "max_jobs": 20, "max_rss": 4000, "renew_jitter": 0.5}
 
@@ -79,6 +82,8 @@ def test_with_all_faults_the_promises_hold_and_the_pool_heals(seed: int) -> None
         resize=st.sampled_from([0.0, 0.5]),
         drain=st.sampled_from([0.0, 0.5]),
         restart=st.sampled_from([0.0, 0.3]),
+        supervisor_dies=st.sampled_from([0.0, 0.3]),
+        stale=st.sampled_from([0.0, 0.3]),
     ),
     limits=st.sampled_from([{}, LIMITS, {"max_jobs": 1, "renew_at_once": 3}]),
 )
@@ -104,7 +109,7 @@ def test_at_rest_only_checks_go_on() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_stop_under_load_leaves_nothing(seed: int) -> None:
-    world = World(seed, options(stop_grace=1.0), ALL)
+    world = World(seed, options(stop_grace=1.0), replace(ALL, supervisor_dies=0.0))
     world.misbehave(5.0)
     world.feed(ev.StopRequested())
     world.misbehave(2.0)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amnode.node.policy import events, sizing
+from amnode.node.policy.adoption import Adoption
 from amnode.node.policy.deadlines import NOT_ITS_FAULT, Deadlines, Due
 from amnode.node.policy.ending import Ending
 from amnode.node.policy.events import Action, Event
@@ -57,6 +58,7 @@ class PoolCore:
         self._ending = Ending(self._pool)
         self._starting = Starting(self._pool, self._ending, name_worker)
         self._leasing = Leasing(self._pool, self._ending, self._starting)
+        self._adoption = Adoption(self._pool, self._ending, self._leasing)
         self._renewal = Renewal(self._pool, self._ending)
         self._watching = Watching(
             self._pool,
@@ -64,6 +66,7 @@ class PoolCore:
             starting=self._starting,
             renewal=self._renewal,
             leasing=self._leasing,
+            adoption=self._adoption,
         )
         self._promised: float | None = None
         self._on_event: dict[type[Any], Callable[[Any], None]] = {
@@ -77,6 +80,7 @@ class PoolCore:
             self._ending,
             self._starting,
             self._leasing,
+            self._adoption,
             self._renewal,
             self._watching,
         ):

@@ -29,6 +29,7 @@ class Due(IntEnum):
     UNREADY = auto()  # an idle worker that is not ready has had its time
     SIGNAL = auto()  # the next signal, as the last one did not end it
     REQUEST = auto()  # the request that the worker was asked to serve
+    SILENT = auto()  # a worker that was found has not told of its lease
     LEAK = auto()  # a lease is longer than it should be
     AGED = auto()  # a worker is as old as one may get
     LINGER = auto()  # the surplus goes
@@ -47,6 +48,7 @@ WHILE_ALIVE = (
     Due.RESTED,
     Due.UNREADY,
     Due.AGED,
+    Due.SILENT,
     Due.LEAK,
 )
 #: What is put off when the supervisor itself was held up.

@@ -127,13 +127,19 @@ class Ending:
             expected: it was meant to end.
             failed: its start was one that failed.
         """
+        pool = self._pool
+        self.remove(member)
+        pool.act(events.Forget(member.worker_id, report, expected, failed))
+        if failed:
+            pool.restart.failed(member.worker_id, pool.now, why, pool.draw())
+
+    def remove(self, member: Member) -> None:
+        """It is no member any more."""
         pool, held = self._pool, member.held
         pool.roster.remove(member)
         if held is not None:
             pool.waitlist.refresh(held.name)
         pool.failing -= member.start_failed
         pool.restarting.pop(member.worker_id, None)
+        pool.recovering.pop(member.worker_id, None)
         pool.clear(member, *WHILE_ALIVE, Due.SIGNAL, Due.REQUEST)
-        pool.act(events.Forget(member.worker_id, report, expected, failed))
-        if failed:
-            pool.restart.failed(member.worker_id, pool.now, why, pool.draw())

@@ -41,6 +41,12 @@ class Exited(msgspec.Struct, frozen=True):
     output: tuple[str, ...] = ()
 
 
+class Found(msgspec.Struct, frozen=True):
+    """Workers that a supervisor before this one started: ids and addresses. The first event."""
+
+    workers: tuple[tuple[str, str], ...]
+
+
 # -- events: the connection to a worker ----------------------------------------------------
 
 
@@ -59,6 +65,13 @@ class Connected(msgspec.Struct, frozen=True):
 
 class ConnectFailed(msgspec.Struct, frozen=True):
     """Nothing came of a `Connect`."""
+
+    worker_id: str
+    reason: str
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The worker refuses this supervisor: it belongs to another one."""
 
     worker_id: str
     reason: str
@@ -205,9 +218,11 @@ Event: TypeAlias = (
     Started
     | SpawnFailed
     | Exited
+    | Found
     | CalledBack
     | Connected
     | ConnectFailed
+    | Stale
     | ConnectionLost
     | InfoReceived
     | ReadyChanged
@@ -332,6 +347,13 @@ class Forget(msgspec.Struct, frozen=True):
     failed_start: bool
 
 
+class Disown(msgspec.Struct, frozen=True):
+    """The worker has left the roster alive, since it is not ours: let it go, do not end it."""
+
+    worker_id: str
+    reason: str
+
+
 class ReportLeak(msgspec.Struct, frozen=True):
     """Tell the log: a client of this name has had the worker for so long (s). Once a lease."""
 
@@ -358,6 +380,7 @@ Action: TypeAlias = (
     | SendDenied
     | SendCrash
     | Forget
+    | Disown
     | ReportLeak
     | Stopped
 )

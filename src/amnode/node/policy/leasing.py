@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from amnode.node.args import WorkerInfo
+from amnode.node.names import client_name, supervisor_connection
 from amnode.node.policy import events
 from amnode.node.policy.deadlines import Due
 from amnode.node.policy.ending import Ending
@@ -216,11 +217,12 @@ class Leasing:
         """The worker serves somebody to whom it was not granted: nobody is coming."""
         old = member.held
         same = old is not None and old.worker_rpc_id == info.client_id
-        name = old.name if old is not None and same else info.client_id
-        held = Held.heard(info, name)
+        name = old.name if old is not None and same else client_name(info.client_id)
+        held = Held.heard(info, name, supervisor_connection(info.client_id))
         starting = member.condition is Condition.STARTING
         member.retiring, member.asked = "", False
         self._hold(member, Condition.HANDED_OVER, held)
+        self._pool.allow(held.name)
         if held.phase is Phase.TAKEN:
             self._taken(member, held)
         if starting:

@@ -3,8 +3,9 @@
 Each decision stands in a file of its own; here are only the data, and the few ways to change
 them that all of those files use. `now` is the time of the event that is being handled.
 
-1. `size` is replaced whole. After it was made smaller, what is above it may stay until it goes
-   by itself: `most` and `most_of` say how much that may be, and only fall.
+1. `size` is replaced whole. What is above it, since it was made smaller or since it was there
+   before this supervisor, may stay until it goes by itself: `most` and `most_of` say how much
+   that is, and then only fall.
 2. `asked` has the requests that a worker was asked to serve and has not answered, each with
    that worker.
 """
@@ -42,6 +43,7 @@ class Pool:
         stopping: a stop was asked for; `stopped`: it is complete.
         draining: no new leases are granted until that is taken back.
         restarting: the workers that a rolling restart has still to replace.
+        recovering: workers that were found and have not told of their leases yet.
         trimming: the size was made smaller, and what is over goes without its linger.
         spawn_error: why the last process could not be started.
     """
@@ -72,6 +74,7 @@ class Pool:
         self.stopped = False
         self.draining = False
         self.restarting: dict[str, None] = {}
+        self.recovering: dict[str, None] = {}
         self.trimming = False
         self.spawn_error = ""
         self.most = options.size.max
@@ -103,6 +106,12 @@ class Pool:
             if number > size.max_per_client
         }
         self.waitlist.refresh_all()
+
+    def allow(self, name: str) -> None:
+        """A client of that name has what it has, by its workers' own word (invariant 1)."""
+        held = self.roster.held_by(name)
+        if held > self.size.max_per_client:
+            self.most_of[name] = held
 
     def settle_bounds(self) -> None:
         """What has gone may not come again (invariant 1)."""
@@ -139,7 +148,7 @@ class Pool:
     @property
     def target(self) -> int:
         """The number of workers that the pool should have."""
-        waiting = 0 if self.draining else self.waitlist.eligible
+        waiting = self.waitlist.eligible if self.may_lease else 0
         return sizing.target(self.size, self.roster.in_use, waiting)
 
     @property
@@ -162,7 +171,7 @@ class Pool:
     @property
     def may_lease(self) -> bool:
         """Whether new leases are granted at all."""
-        return not (self.stopping or self.draining)
+        return not (self.stopping or self.draining or self.recovering)
 
     def check(self) -> None:
         """Raise AssertionError unless S7, S9 and the indexes hold; scans the pool."""

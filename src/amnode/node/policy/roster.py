@@ -108,6 +108,7 @@ class Member(msgspec.Struct, eq=False):
         step: how far the start is, while it is starting.
         address: where it listens for the supervisor.
         has_process: the process was started.
+        proven: it is known to be the worker of that id, so that it may be signalled.
         linked: there is a connection to it.
         connecting: one is being made.
         ready: its Ready, while linked.
@@ -137,6 +138,7 @@ class Member(msgspec.Struct, eq=False):
     step: Step = Step.SPAWNING
     address: str = ""
     has_process: bool = False
+    proven: bool = True
     linked: bool = False
     connecting: bool = False
     ready: bool = False

@@ -128,6 +128,8 @@ def _why_not_growing(pool: Pool, now: float) -> str:
         return "the pool is stopping"
     if pool.is_missing:
         return _why_missing(pool, now)
+    if pool.recovering:
+        return f"{len(pool.recovering)} workers of before have not told of their leases yet"
     if pool.draining:
         return "the pool is draining, and grants no leases"
     if pool.waitlist.eligible:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from amnode.errors import Cause
 from amnode.node.policy import crash, events
+from amnode.node.policy.adoption import Adoption
 from amnode.node.policy.deadlines import Due
 from amnode.node.policy.ending import Ending
 from amnode.node.policy.health import Verdict
@@ -30,12 +31,14 @@ class Watching:
         starting: Starting,
         renewal: Renewal,
         leasing: Leasing,
+        adoption: Adoption,
     ) -> None:
         self._pool = pool
         self._ending = ending
         self._starting = starting
         self._renewal = renewal
         self._leasing = leasing
+        self._adoption = adoption
         self.on_event = {
             events.Exited: self._on_exited,
             events.Connected: self._on_connected,
@@ -117,6 +120,8 @@ class Watching:
             return
         if member.condition is Condition.STARTING and not self._starting.is_ours(member, info):
             return
+        if not self._adoption.heard(member, info):
+            return
         first = member.info is None
         member.info = info
         member.tick = info.leased_tick
@@ -171,7 +176,9 @@ class Watching:
 
     def _miss(self, member: Member, check: int, then: Due) -> None:
         verdict = member.health.missed(check)
-        if verdict is Verdict.HANG:
+        if verdict is Verdict.HANG and not member.proven:
+            self._adoption.disown(member, "it has not answered since it was found")
+        elif verdict is Verdict.HANG:
             why = f"it missed {member.health.misses} checks in a row"
             self._ending.end(member, Doom(why, Cause.HANG), force=True)
         elif verdict is Verdict.AGAIN:
