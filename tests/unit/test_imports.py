@@ -37,6 +37,7 @@ OF_A_WORKER = {
     "amnode.node.policy",
     "amnode.node.policy.lease",
     "amnode.node.policy.options",
+    "amnode.node.policy.owner",
     "amnode.node.private_directory",
     "amnode.node.states",
     "amnode.node.transition_log",

@@ -41,7 +41,7 @@ KINDS = {
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client mux network_machine server
-        node/  bootstrap client lease_watch leased listing operating supervisor
+        node/  adopt adopted bootstrap client lease_watch leased listing operating supervisor
         node/  transition_log work worker worker_link
     """,
     OUTSIDE: """

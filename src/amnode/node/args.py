@@ -190,7 +190,8 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
 
     `target` names the Worker class as `module:qualname`; `script` is the file to run for it
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
-    `local_secret` opens the worker's own local server, for its supervisor.
+    `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
+    waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
     """
 
     target: str
@@ -201,6 +202,8 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     secret: bytes
     local_secret: bytes
     directory: str
+    adopt_wait: float = 0.0
+    keep: bool = False
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"

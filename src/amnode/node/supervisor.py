@@ -40,11 +40,12 @@ from amnode.errors import (
     WorkerMissingError,
 )
 from amnode.launch.command import CommandLauncher
-from amnode.launch.process import Launcher
+from amnode.launch.process import ChildProcess, Launcher
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import operating, private_directory
+from amnode.node import operating
+from amnode.node.adopt import Home
 from amnode.node.args import (
     Denied,
     Grant,
@@ -60,6 +61,7 @@ from amnode.node.class_name import name_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.policy import crash, events
+from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
@@ -109,6 +111,9 @@ class Supervisor:
         public_addr: where clients connect; a Unix socket in a private directory by default.
         opts: see `SupervisorOptions`; its `size` is the pool's.
         launcher: how processes come to be; by command, by default.
+        state_dir: a directory that outlives the supervisor. One that is started again with it,
+            under the same name and token, adopts the workers that live, without interrupting a
+            lease. It is made, for its owner alone, if it does not exist.
 
     Attributes:
         machine: the supervisor's states.
@@ -132,11 +137,17 @@ class Supervisor:
         public_addr: str = "",
         opts: SupervisorOptions | None = None,
         launcher: Launcher | None = None,
+        state_dir: str = "",
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or _COMMAND
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
+        if state_dir and not (name and token):
+            raise OptionError(
+                "With state_dir, pass name and token too: clients and workers know a supervisor "
+                "by them when it is started again."
+            )
         self.token = checked_token(token) if token else secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
@@ -161,10 +172,12 @@ class Supervisor:
             name_worker=lambda number: f"{prefix}-{number}",
             draw=random.random,
         )
-        self._directory: Path | None = None
-        self._lock: int | None = None
+        self._state_dir = state_dir
+        self._home: Home | None = None
         self._stopping = False
         self._links: dict[str, WorkerLink] = {}
+        self._found: list[WorkerRecord] = []
+        self._disowned: dict[str, ChildProcess] = {}
         self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
         self._busy = False
@@ -195,6 +208,7 @@ class Supervisor:
 
         Raises:
             RpcError: an address cannot be listened on.
+            StateDirectoryError: the state directory cannot be used; says why.
             PoolError: it was started before, or is stopped meanwhile.
         """
         if self.machine.is1(S.Start):
@@ -202,11 +216,11 @@ class Supervisor:
         if self._ended is not None:
             raise PoolError(f"Supervisor {self.name} was started before; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
-        path, self._lock = private_directory.create()
-        self._directory = Path(path)
         started = False
         try:
-            public, local = self._open_muxes(self._directory)
+            self._home = Home(self._state_dir, secrets.token_hex(8))
+            self._found = self._home.found()
+            public, local = self._open_muxes(self._home.path)
             await local.start()
             await public.start()
             address = NodeRpcArgs(public_addr=public.address)
@@ -250,7 +264,7 @@ class Supervisor:
             for link in self._links.values():
                 if link.process is not None:
                     link.process.kill()
-            self._remove_directory()  # the loop may not live to see the processes end
+            self._leave_home()  # the loop may not live to see the processes end
             raise
 
     async def dispose(self) -> None:
@@ -349,6 +363,7 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
+        self._adopt()
         self._feed(events.Tick())
 
     def StartEnd(self, event: Event) -> None:
@@ -388,15 +403,24 @@ class Supervisor:
                 if mux is not None:
                     await mux.stop()
         finally:
-            self._remove_directory()
+            self._leave_home()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
 
-    def _remove_directory(self) -> None:
-        if self._directory is not None and self._lock is not None:
-            private_directory.remove(str(self._directory))
-            os.close(self._lock)
-            self._lock = None
+    def _leave_home(self) -> None:
+        if self._home is not None:
+            self._home.close()
+
+    def _adopt(self) -> None:
+        """Follows the workers of the supervisor before this one."""
+        found, self._found = self._found, []
+        for record in found:
+            link = self._link(record.worker_id, record)
+            self.machine.add1(S.SetWorker, _WorkerArgs(record.worker_id, link=link))
+        if found:
+            self._feed(events.Found(tuple((r.worker_id, r.address) for r in found)))
+        for record in found:
+            self._links[record.worker_id].adopt()
 
     # -- the core --------------------------------------------------------------------------
 
@@ -482,18 +506,23 @@ class Supervisor:
         """Opens the bootstrap of a new worker."""
         args: _WorkerArgs = event.args
         self.machine.remove1(S.ForkWorker)
-        assert self._directory is not None
-        link = WorkerLink(
-            args.worker_id,
-            args.worker_id.removeprefix("nw-"),
-            directory=self._directory,
+        link = self._link(args.worker_id)
+        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
+        self._start_step(args.worker_id, self._bootstrap(link))
+
+    def _link(self, worker_id: str, record: WorkerRecord | None = None) -> WorkerLink:
+        assert self._home is not None
+        return WorkerLink(
+            worker_id,
+            worker_id.removeprefix("nw-"),
+            home=self._home,
+            kind=self.worker_kind,
             supervisor_id=self.machine.id,
             schema=self._schema,
             opts=self.opts,
             tell=self._heard,
+            record=record,
         )
-        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
-        self._start_step(args.worker_id, self._bootstrap(link))
 
     def _start_step(self, worker_id: str, step: Coroutine[Any, Any, None]) -> None:
         """A task towards a process; the core is told even if it is cancelled."""
@@ -532,7 +561,6 @@ class Supervisor:
             self.worker_bin,
             path=[str(Path(entry or ".").resolve()) for entry in sys.path],
             target=self._target,
-            kind=self.worker_kind,
             secret=args.secret,
         )
         self._start_step(args.worker_id, launch)
@@ -570,7 +598,7 @@ class Supervisor:
         self.machine.remove1(S.WorkerConnected)
         link = self._links.get(args.worker_id)
         if link is not None and args.boot is not None:
-            link.public_addr = args.boot.public_addr
+            link.called_back(args.boot.local_addr, args.boot.public_addr)
             self._feed(events.CalledBack(args.worker_id, args.boot.local_addr))
 
     def _ask(
@@ -659,6 +687,20 @@ class Supervisor:
             return
         logger.warning("%s", report.message)
         self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
+
+    def _do_disown(self, action: events.Disown) -> None:
+        """Lets a worker go; if it is our child, it is still reaped."""
+        logger.warning("Worker %s is let go: %s.", action.worker_id, action.reason)
+        link = self._links.pop(action.worker_id, None)
+        if link is None:
+            return
+        self.machine.spawn(None, link.close(lives=True))
+        if isinstance(link.process, ChildProcess):
+            process = link.process
+            self._disowned[action.worker_id] = process
+            process.exited.add_done_callback(
+                lambda _: self._disowned.pop(action.worker_id, None)
+            )
 
     def WorkerKilledEnter(self, event: Event) -> bool:
         """Names a worker."""
@@ -872,6 +914,7 @@ class Supervisor:
         events.SendDenied: _do_deny,
         events.SendCrash: _do_crash,
         events.Forget: _do_forget,
+        events.Disown: _do_disown,
         events.ReportLeak: _do_report_leak,
         events.Stopped: _do_stopped,
     }

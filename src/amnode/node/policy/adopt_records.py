@@ -35,8 +35,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         kind: of the worker.
         secret: opens its local server.
         pid: of its process; 0 until it is known.
-        pid_start: when that process started, in clock ticks since the boot of the system; with
-            the pid it names a process, as a pid alone does not.
+        pid_start: when that process started; with the pid it names a process, as a pid alone
+            does not.
         address: where it listens for its supervisor; "" until it is known.
         public_addr: where it listens for its client.
     """

@@ -268,6 +268,13 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     leak_after: Annotated[
         float | None, seconds(least=0.01, why="a lease this long is reported, once; off")
     ] = None
+    adopt_wait: Annotated[
+        float,
+        seconds(
+            least=0.0,
+            why="with a state directory, workers wait so long for a supervisor to come again",
+        ),
+    ] = 60.0
 
     max_jobs: Annotated[
         int | None,

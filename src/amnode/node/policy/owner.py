@@ -84,4 +84,4 @@ class Owner:
 
 def is_stale(refusal: str) -> bool:
     """Whether a worker said that it belongs to somebody else."""
-    return refusal.startswith(STALE)
+    return f"{STALE}: " in refusal
