@@ -1,8 +1,8 @@
 """Home: the directory of one supervisor, and what it leaves there for the next one.
 
-Without a state directory that is a private one, which goes with its supervisor, or with the last
-worker that outlives it. With one, each worker has a record in it from before its process starts,
-so that a supervisor that is started again finds those that live.
+Without a state directory that is a private one, which goes with its supervisor, or with the
+last worker that outlives it. With one, each worker has a record in it from before its process
+starts, so that a supervisor that is started again finds those that live.
 
 1. The record of a worker is written before there is a process, and goes when there is none.
 2. What is found is only looked for here; that it is the worker, it proves itself.

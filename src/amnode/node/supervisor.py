@@ -145,8 +145,8 @@ class Supervisor:
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
         if state_dir and not (name and token):
             raise OptionError(
-                "With state_dir, pass name and token too: clients and workers know a supervisor "
-                "by them when it is started again."
+                "With state_dir, pass name and token too: by them a supervisor is known when "
+                "it is started again."
             )
         self.token = checked_token(token) if token else secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
@@ -415,8 +415,7 @@ class Supervisor:
         """Follows the workers of the supervisor before this one."""
         found, self._found = self._found, []
         for record in found:
-            link = self._link(record.worker_id, record)
-            self.machine.add1(S.SetWorker, _WorkerArgs(record.worker_id, link=link))
+            self._links[record.worker_id] = self._link(record.worker_id, record)
         if found:
             self._feed(events.Found(tuple((r.worker_id, r.address) for r in found)))
         for record in found:
