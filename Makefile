@@ -47,6 +47,7 @@ format: $(DEV)  ## rewrite the files as `make check` wants them
 .PHONY: bench
 bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py
+	$(PY) benchmarks/rpc.py
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
 

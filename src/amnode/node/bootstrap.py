@@ -14,6 +14,7 @@ from amnode.node.args import NodeRpcArgs
 from amnode.node.states import BootstrapStates
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
+from amnode.rpc.options import ONE_CONNECTION
 from amnode.rpc.server import RpcServer
 
 S = BootstrapStates
@@ -44,6 +45,7 @@ class Bootstrap:
             exposure=Exposure(mutable={S.WorkerAddr: NodeRpcArgs}),
             secret_of=self._secret_of,
             admit=self._admit,
+            options=ONE_CONNECTION,
         )
 
     @property

@@ -30,6 +30,7 @@ S = SupervisorStates
 EXPOSURE = Exposure(
     mutable={S.SetPool: SetPoolArgs, S.RollingRestart: None, S.Draining: None},
     removable={S.Start: None, S.Draining: None},
+    implied=SupervisorStates.schema().names,  # removing Start ends whatever needs it
 )
 
 

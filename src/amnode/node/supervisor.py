@@ -71,7 +71,8 @@ from amnode.node.worker import Worker, kind_and_schema
 from amnode.node.worker_link import WorkerLink
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import Origin, RpcServer
 
 logger = logging.getLogger("amnode.node")
@@ -382,6 +383,7 @@ class Supervisor:
             on_connected=self._client_came,
             on_disconnected=self._client_left,
             replace=True,
+            options=ONE_CONNECTION,
         )
         self.local_rpc = Mux(
             self.machine,
@@ -389,6 +391,7 @@ class Supervisor:
             name=f"{self.name}-local",
             exposure=operating.EXPOSURE,
             secret_of=lambda _client, _role: self.token,
+            options=ONE_CONNECTION,
         )
         return self.public_mux, self.local_rpc
 

@@ -43,6 +43,7 @@ from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.owner import is_stale
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
+from amnode.rpc.options import ONE_CONNECTION
 
 logger = logging.getLogger("amnode.node")
 
@@ -259,6 +260,7 @@ class WorkerLink:
             states=_FOLLOWED,
             on_payload=self._payload,
             on_lost=self._lost,
+            options=ONE_CONNECTION,
         )
 
     # -- what the worker says --------------------------------------------------------------

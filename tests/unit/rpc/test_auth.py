@@ -18,7 +18,10 @@ def test_a_proof_is_the_hmac_that_the_docs_describe() -> None:
     def field(data: bytes) -> bytes:
         return len(data).to_bytes(2, "little") + data
 
-    said = (b"1", b"controller", b"client", b"server", b"c" * 32, b"s" * 32)
+    said = (
+        *(b"1", b"controller", b"client", b"server", b"c" * 32, b"s" * 32),
+        *(b"", b"", b"0", b"0"),  # no session, not resumed, no keep-alive
+    )
     message = b"amnode-rpc client proof" + b"".join(map(field, said))
     assert prove(Prover.CLIENT, SECRET, SAID) == hmac.new(SECRET, message, "sha256").digest()
 
@@ -48,6 +51,10 @@ def test_every_field_of_the_transcript_is_covered() -> None:
         replace(SAID, server_id="server2"),
         replace(SAID, client_nonce=b"C" * 32),
         replace(SAID, server_nonce=b"S" * 32),
+        replace(SAID, session=b"i" * 16),
+        replace(SAID, resumed=True),
+        replace(SAID, keepalives=(1, 0)),
+        replace(SAID, keepalives=(0, 1)),
     ):
         assert not verify(proof, Prover.CLIENT, SECRET, DECOY, other)
 

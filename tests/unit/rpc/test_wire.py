@@ -75,12 +75,12 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
     clock = wire.ClockData(0, 5, [1, 2], 7)
     state = wire.SchemaState("A", 3, ["B"], ["C"], ["D"], ["E"], ["t"])
     samples: list[wire.Message] = [
-        wire.Hello(1, "c", wire.Role.OBSERVER, b"n" * 32),
-        wire.Challenge(1, "s", b"n" * 32),
+        wire.Hello(wire.VERSION, "c", wire.Role.OBSERVER, b"n" * 32, b"", 0),
+        wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
         wire.Proof(b"p" * 32),
         wire.Welcome(b"p" * 32),
-        wire.Subscribe(b"", ["A"]),
-        wire.Synced("m", ["A"], [state], clock),
+        wire.Subscribe(b"", ["A"], 0, 0),
+        wire.Synced("m", ["A"], [state], [0], clock),
         wire.Failure(wire.WireError("RpcError", "no", {})),
         wire.Goodbye("why"),
         wire.Mutate(1, 2, [0], msgspec.Raw(b"\x01")),
@@ -89,10 +89,21 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Update(difference),
         wire.Resync(),
         wire.Snapshot(clock),
-        wire.Payload("p", msgspec.Raw(b"\x90")),
+        wire.Payload(1, "p", msgspec.Raw(b"\x90")),
+        wire.Alive(),
+        wire.Step(difference, 3, [0, 1]),
+        wire.Ack(4, 5),
+        wire.Body(1, 10),
+        wire.Chunk(1, b"abc"),
+        wire.Drop(1),
+        wire.Credit(10),
+        wire.Item(1, 2, msgspec.Raw(b"\x91\x01")),
+        wire.Allow(1, 2, 3),
+        wire.End(1, wire.WireError("RpcError", "no", {"a": "b"})),
+        wire.Stop(1),
     ]
     tags = {wire.to_frame(sample)[5] for sample in samples}
-    assert len(tags) == len(samples)
+    assert len(tags) == len(samples) == len(wire.Message.__subclasses__())
     for sample in samples:
         assert wire.from_frame(wire.to_frame(sample)[4:]) == sample
         assert type(wire.from_frame(wire.to_frame(sample)[4:])) is type(sample)
@@ -115,7 +126,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         b"\x92\x08\xa2\xff\xfe",  # bad UTF-8
         b"\x92\x08\xdb\xff\xff\xff\xff",  # a text of 4 GiB that is not there
         b"\x95\x10\x01\x00\xdd\xff\xff\xff\xff\xc0",  # 4 Gi states
-        b"\x95\x10\x01\x04\x91\x00\xc0",  # an unknown mutation type
+        b"\x95\x10\x01\x07\x91\x00\xc0",  # an unknown mutation type
         b"\x95\x10\x01\x00\x91\xcd\x40\x00\xc0",  # a state that no schema can have
         b"\x95\x10\x01\x00\x91\x00\xc1",  # a byte that is no msgpack
         b"\x91\x14\x00",  # a trailing byte
@@ -142,7 +153,7 @@ def test_random_bytes_raise_nothing_but_protocol_errors(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "\x1b[31m"])
 def test_an_id_with_control_characters_or_a_wrong_length_is_refused(name: str) -> None:
-    hello = wire.to_frame(wire.Hello(1, name, wire.Role.OBSERVER, b"n" * 32))
+    hello = wire.to_frame(wire.Hello(wire.VERSION, name, wire.Role.OBSERVER, b"n" * 32, b"", 0))
     with pytest.raises(ProtocolError):
         wire.from_frame(hello[4:])
 
