@@ -122,6 +122,15 @@ def test_where_min_is_max_they_go_one_after_another_unless_they_are_spent(
     assert driver.none(ev.Retire) == (limit == "max_jobs")
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_where_there_is_no_room_so_many_go_side_by_side(at_once: int) -> None:
+    driver = _pool(PoolSize(1, 4, 3), max_rss=10, renew_at_once=at_once)
+    driver.feed(*(driver.info(f"w{n}", 0, rss=10) for n in range(1, 5)))
+    assert _retiring(driver) == ["w1", "w2"][:at_once]
+    _gone(driver, "w1")
+    assert driver.one(ev.Spawn).worker_id == "w5" and driver.none(ev.Retire)
+
+
 def test_one_that_cannot_be_asked_stays() -> None:
     driver = _pool(PoolSize(1, 2, 0), max_age=10.0)
     driver.now = 9.9
