@@ -21,6 +21,7 @@
     │   └── ConnectionLost (ConnectionError)  it was cut; the outcome of calls is unknown
     ├── LaunchError                        a process could not be started
     ├── PoolError                          the pool could not be made whole
+    │   └── StateDirectoryError            a state directory that cannot be used
     ├── HeartbeatError                     a check of the pool did not end
     ├── WorkerError                        a worker failed; says the cause and the outcome
     │   ├── WorkerMissingError             there is no such worker
@@ -193,6 +194,10 @@ class LaunchError(AmnodeError):
 
 class PoolError(AmnodeError):
     """The pool could not be made whole; the message has the workers' own last words."""
+
+
+class StateDirectoryError(PoolError):
+    """A state directory cannot be used: another has it, or its content is not to trust."""
 
 
 class HeartbeatError(AmnodeError):

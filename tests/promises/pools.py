@@ -147,7 +147,7 @@ class Program:
 
 
 @asynccontextmanager
-async def program(name: str, **told: Any) -> AsyncIterator[Program]:
+async def program(name: str, /, **told: Any) -> AsyncIterator[Program]:
     """Starts a program, and ends it if the test does not."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.promises.programs", name),

@@ -46,9 +46,22 @@ async def waiting_client(address: str, token: str) -> None:
         await asked
 
 
-async def supervisor(size: int, lease: bool = False, token: str = "") -> None:
+async def supervisor(
+    size: int,
+    lease: bool = False,
+    token: str = "",
+    name: str = "",
+    state_dir: str = "",
+    adopt_wait: float = 60.0,
+) -> None:
     """Runs a pool, perhaps with a client of its own and a job in it."""
-    made = Supervisor(workers.Plain, token=bytes.fromhex(token), opts=short(size))
+    made = Supervisor(
+        workers.Plain,
+        name=name,
+        token=bytes.fromhex(token),
+        opts=short(size, adopt_wait=adopt_wait),
+        state_dir=state_dir,
+    )
     async with made:
         await made.when_ready()
         await made.machine.when1("PoolNormalized")

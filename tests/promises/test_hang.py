@@ -15,8 +15,8 @@ from amnode import Cause, WorkerError
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import BusyStates, Plain
 
-#: Three checks, each with its timeout, which bounds a start as well, so it is no shorter.
-CHECKS = {"worker_check_interval": 0.05, "healthcheck_pause": 0.05, "conn_timeout": 0.8}
+#: Three checks, each with its timeout.
+CHECKS = {"worker_check_interval": 0.05, "healthcheck_pause": 0.05, "check_timeout": 0.5}
 
 
 async def test_a_worker_that_hangs_in_a_job_is_replaced() -> None:
@@ -60,7 +60,7 @@ async def test_a_long_job_is_no_hang() -> None:
 
 
 async def test_a_worker_that_goes_on_in_time_is_kept() -> None:
-    async with pool(1, **(CHECKS | {"conn_timeout": 5.0, "heartbeat": 0.05})) as supervisor:
+    async with pool(1, **(CHECKS | {"check_timeout": 5.0, "heartbeat": 0.05})) as supervisor:
         row = (await supervisor.workers())[0]
         os.kill(row.pid, signal.SIGSTOP)
         beats = supervisor.machine.tick("Heartbeat") + 6

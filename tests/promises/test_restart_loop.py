@@ -75,7 +75,7 @@ async def test_a_program_that_never_calls_back_is_ended() -> None:
         "Plain",
         ["/bin/sh", "-c", "echo not a worker; exec sleep 1000"],
         Plain.schema,
-        opts=short(1, restart_intensity=1, conn_timeout=0.2),
+        opts=short(1, restart_intensity=1, start_timeout=0.2),
     )
     async with supervisor:
         with pytest.raises(PoolError, match="call back"):

@@ -139,7 +139,7 @@ async def test_secrets_are_in_no_command_line_and_no_environment() -> None:
         outside = command_line(row.pid)
         seen = repr((argv, environ, outside)).encode() + outside
         link = supervisor._links[worker.id]
-        canaries = [supervisor.token, link._local_secret]
+        canaries = [supervisor.token, link._record.secret]
         for secret in canaries:
             assert secret not in seen
             assert secret.hex().encode() not in seen

@@ -138,6 +138,11 @@ class Plain(Worker):
         return self.ran
 
     @job
+    async def hoard(self, size: int) -> None:
+        """Keeps so many bytes, all of them touched."""
+        self.hoarded = b"x" * size
+
+    @job
     async def pid(self) -> int:
         return os.getpid()
 
@@ -378,6 +383,15 @@ class NoSuchThing(Plain):
     def __init__(self) -> None:
         print("looking for the licence", flush=True)
         raise OddError("there is no licence")
+
+
+class Gated(Plain):
+    """Is made when somebody writes to the FIFO that the environment names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with Path(os.environ["AMNODE_TEST_GATE"]).open("rb") as gate:
+            gate.read(1)
 
 
 class OtherStates(WorkerStates):

@@ -34,19 +34,21 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names states
-        node/policy/  core crash deadlines events health lease options restart roster
-        node/policy/  sizing view waitlist
+        node/policy/  adopt_records adoption core crash deadlines ending events health lease
+        node/policy/  leasing options owner pool renewal restart roster sizing starting view
+        node/policy/  waitlist watching
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server streams
-        node/  bootstrap client leased listing supervisor transition_log work worker worker_link
+        node/  adopt adopted bootstrap client lease_watch leased listing operating supervisor
+        node/  transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry process
-        node/  class_name private_directory
+        node/  class_name memory private_directory state_directory
     """,
 }
 

@@ -52,6 +52,18 @@ class WorkerIssuesArgs(Wire, frozen=True, kw_only=True):
     reason: str = ""
 
 
+# -- operator to supervisor --------------------------------------------------------------
+
+
+class SetPoolArgs(Wire, frozen=True, kw_only=True):
+    """`SetPool`: the size of the pool from now on; see `PoolSize`."""
+
+    min: int
+    max: int
+    warm: int
+    max_per_client: int = 0
+
+
 # -- supervisor to client (payloads) -----------------------------------------------------
 
 
@@ -138,7 +150,8 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
     """What a worker says of itself: at each change of `Leased`, and to a new supervisor.
 
     `client_id` is "" while it is not leased. `taken`: the secret of the lease (of the last
-    one, when it has ended) was used. `clean`: the last lease ended by release.
+    one, when it has ended) was used. `clean`: the last lease ended by release. `rss`: resident
+    bytes of its process at the end of its last lease, 0 where the system does not tell.
     """
 
     worker_id: str
@@ -151,6 +164,7 @@ class WorkerInfo(Wire, frozen=True, kw_only=True):
     since: float = 0.0
     jobs_done: int = 0
     age: float = 0.0
+    rss: int = 0
 
 
 # -- client to worker --------------------------------------------------------------------
@@ -176,7 +190,8 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
 
     `target` names the Worker class as `module:qualname`; `script` is the file to run for it
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
-    `local_secret` opens the worker's own local server, for its supervisor.
+    `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
+    waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
     """
 
     target: str
@@ -187,6 +202,8 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     secret: bytes
     local_secret: bytes
     directory: str
+    adopt_wait: float = 0.0
+    keep: bool = False
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"

@@ -53,6 +53,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
+from amnode.node.lease_watch import LeaseWatch
 from amnode.node.leased import LeasedWorker
 from amnode.node.names import (
     LOG_CLIENT,
@@ -112,6 +113,8 @@ class Client:
         addrs: of supervisors, in the order to try; makes `async with` start the client.
         token: what the supervisors ask for.
         opts: see `ClientOptions`.
+        trace_leases: remembers where in your code each lease was taken, for the report of one
+            that is held past the option `leak_after`.
 
     Attributes:
         machine: the client's states.
@@ -136,6 +139,7 @@ class Client:
         addrs: Sequence[str] = (),
         token: bytes = b"",
         opts: ClientOptions | None = None,
+        trace_leases: bool = False,
     ) -> None:
         if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
@@ -155,6 +159,7 @@ class Client:
         self._addrs = _checked_addresses(addrs)
         self._token = checked_token(token)
         self._leases = ClientLeases()
+        self._watch = LeaseWatch(id, self.opts.leak_after, trace=trace_leases)
         self._requests: dict[str, asyncio.Future[Grant]] = {}
         self._grants: dict[str, Grant] = {}
         self._held: dict[tuple[str, int], LeasedWorker] = {}
@@ -232,10 +237,13 @@ class Client:
         wait = self.opts.request_wait if given is None else given
         request_id = secrets.token_hex(8)
         deadline = self._now() + wait
+        place = self._watch.place()
         scope = asyncio.timeout(wait)
         try:
             async with scope:
-                return await self._acquire(request_id, deadline)
+                worker = await self._acquire(request_id, deadline)
+                self._watch.begin(worker.id, worker.epoch, place)
+                return worker
         except TimeoutError as error:
             if not scope.expired() or isinstance(error, AmnodeError):
                 raise
@@ -388,6 +396,7 @@ class Client:
 
     def _lease_over(self, worker_id: str, epoch: int, rpc: RpcClient | None) -> None:
         self._leases.ended(worker_id, epoch)
+        self._watch.end(worker_id, epoch)
         if self.rpc_worker is rpc:
             self.rpc_worker = None
         self._show()

@@ -20,6 +20,11 @@ def worker_client_id(name: str) -> str:
     return f"nc-worker-{name}"
 
 
+def supervisor_connection(worker_rpc_id: str) -> str:
+    """The id of a client's connection to its supervisor, by that of one to its worker."""
+    return worker_rpc_id.replace("nc-worker-", "nc-super-", 1)
+
+
 def handshake_id(machine_id: str) -> str:
     """The id by which a machine's RPC client shows itself in a handshake."""
     return f"rc-{machine_id}"
@@ -27,5 +32,6 @@ def handshake_id(machine_id: str) -> str:
 
 def client_name(connection_id: str) -> str:
     """The name that quotas count by: the id without its prefix and its process's nonce."""
-    name = connection_id.removeprefix("rc-").removeprefix("nc-super-")
+    name = connection_id.removeprefix("rc-")
+    name = name.removeprefix("nc-super-").removeprefix("nc-worker-")
     return name.rpartition(".")[0] or name

@@ -13,6 +13,7 @@ whose design this is, but for this, where it contradicts itself:
 5. Supervisor: Ready is auto.
 6. A redefined Ready still requires Start, everywhere.
 7. Worker: Leased and Releasing are added; they come last.
+8. Supervisor: SetPool, RollingRestart, Draining and Drained are added; they come last.
 
 `_order_` is the order of the ticks in machine time, which crosses the wire: a schema only grows
 at its end.
@@ -101,6 +102,14 @@ class SupervisorStates(Basic, StateSource):
     "A payload goes to a peer supervisor."
     SendPayload = State(add=("ErrSendPayload", "Exception"))
     "An error: a payload says whether it goes to a client or to a supervisor."
+    SetPool = State(multi=True, require=("Start",))
+    "The pool is given another size."
+    RollingRestart = State(multi=True, require=("Start",))
+    "Every worker is being replaced, a few at a time."
+    Draining = State(require=("Start",))
+    "No new leases are granted; those that there are go on."
+    Drained = State(require=("Draining",))
+    "That, and no lease is left."
 
     _order_ = (
         "Exception",
@@ -142,6 +151,10 @@ class SupervisorStates(Basic, StateSource):
         "ErrProviding",
         "ErrSendPayload",
         "SendPayload",
+        "SetPool",
+        "RollingRestart",
+        "Draining",
+        "Drained",
     )
 
 

@@ -40,11 +40,12 @@ from amnode.errors import (
     WorkerMissingError,
 )
 from amnode.launch.command import CommandLauncher
-from amnode.launch.process import Launcher
+from amnode.launch.process import ChildProcess, Launcher
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
+from amnode.node import operating
+from amnode.node.adopt import Home
 from amnode.node.args import (
     Denied,
     Grant,
@@ -60,8 +61,9 @@ from amnode.node.class_name import name_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.policy import crash, events
+from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
-from amnode.node.policy.options import SupervisorOptions, checked, checked_token
+from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
@@ -80,12 +82,10 @@ S = SupervisorStates
 #: How a worker's process starts.
 _COMMAND = (sys.executable, "-m", "amnode.launch.entry")
 
-#: What clients may change on a supervisor, and what its operators may.
+#: What clients may change on a supervisor.
 _PUBLIC = Exposure(
     mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
 )
-#: Removing Start ends whatever needs it.
-_LOCAL = Exposure(removable={S.Start: None}, implied=SupervisorStates.schema().names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,9 @@ class Supervisor:
         public_addr: where clients connect; a Unix socket in a private directory by default.
         opts: see `SupervisorOptions`; its `size` is the pool's.
         launcher: how processes come to be; by command, by default.
+        state_dir: a directory that outlives the supervisor. One that is started again with it,
+            under the same name and token, adopts the workers that live, without interrupting a
+            lease. It is made, for its owner alone, if it does not exist.
 
     Attributes:
         machine: the supervisor's states.
@@ -135,14 +138,21 @@ class Supervisor:
         public_addr: str = "",
         opts: SupervisorOptions | None = None,
         launcher: Launcher | None = None,
+        state_dir: str = "",
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or _COMMAND
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
+        if state_dir and not (name and token):
+            raise OptionError(
+                "With state_dir, pass name and token too: by them a supervisor is known when "
+                "it is started again."
+            )
         self.token = checked_token(token) if token else secrets.token_bytes(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
+        self._operating = operating.Operating(self.machine, self._feed, self.view)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -163,10 +173,12 @@ class Supervisor:
             name_worker=lambda number: f"{prefix}-{number}",
             draw=random.random,
         )
-        self._directory: Path | None = None
-        self._lock: int | None = None
+        self._state_dir = state_dir
+        self._home: Home | None = None
         self._stopping = False
         self._links: dict[str, WorkerLink] = {}
+        self._found: list[WorkerRecord] = []
+        self._disowned: dict[str, ChildProcess] = {}
         self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
         self._busy = False
@@ -197,6 +209,7 @@ class Supervisor:
 
         Raises:
             RpcError: an address cannot be listened on.
+            StateDirectoryError: the state directory cannot be used; says why.
             PoolError: it was started before, or is stopped meanwhile.
         """
         if self.machine.is1(S.Start):
@@ -204,11 +217,11 @@ class Supervisor:
         if self._ended is not None:
             raise PoolError(f"Supervisor {self.name} was started before; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
-        path, self._lock = private_directory.create()
-        self._directory = Path(path)
         started = False
         try:
-            public, local = self._open_muxes(self._directory)
+            self._home = Home(self._state_dir, secrets.token_hex(8))
+            self._found = self._home.found()
+            public, local = self._open_muxes(self._home.path)
             await local.start()
             await public.start()
             address = NodeRpcArgs(public_addr=public.address)
@@ -252,7 +265,7 @@ class Supervisor:
             for link in self._links.values():
                 if link.process is not None:
                     link.process.kill()
-            self._remove_directory()  # the loop may not live to see the processes end
+            self._leave_home()  # the loop may not live to see the processes end
             raise
 
     async def dispose(self) -> None:
@@ -266,6 +279,44 @@ class Supervisor:
 
     async def __aexit__(self, *_error: object) -> None:
         await self.dispose()
+
+    def set_pool(self, min: int, max: int, warm: int, max_per_client: int = 0) -> None:
+        """Gives the pool another size, at once; see `PoolSize`.
+
+        It grows, or those that are idle for longest retire. A leased worker is never one too
+        many: one over `max` goes when its lease ends.
+
+        Raises:
+            OptionError: a number that cannot work.
+            PoolError: the supervisor is not running.
+        """
+        self._operating.set_pool(PoolSize(min, max, warm, max_per_client))
+
+    async def restart_workers(self) -> None:
+        """Replaces every worker that there is now, `renew_at_once` at a time.
+
+        New ones start first, so at least `min` stay ready; a leased worker goes when its lease
+        ends. While it lasts the state `RollingRestart` is active, and `view().to_restart` says
+        how many are left. Cancelling the wait does not end it.
+
+        Raises:
+            PoolError: `min` is `max`, the supervisor is not running, or it stops meanwhile.
+        """
+        await self._operating.restart_workers()
+
+    async def drain(self) -> None:
+        """Grants no more leases until `resume`; returns when the last one has ended.
+
+        Requests wait meanwhile, to their deadlines. Cancelling the wait does not end the drain.
+
+        Raises:
+            PoolError: the supervisor is not running, stops meanwhile, or is told to resume.
+        """
+        await self._operating.drain()
+
+    def resume(self) -> None:
+        """Grants leases again after `drain`."""
+        self._operating.resume()
 
     def check_pool(self) -> bool:
         """Looks over the pool now, and says whether at least the minimum is ready."""
@@ -313,6 +364,7 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
+        self._adopt()
         self._feed(events.Tick())
 
     def StartEnd(self, event: Event) -> None:
@@ -337,7 +389,7 @@ class Supervisor:
             self.machine,
             f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
-            exposure=_LOCAL,
+            exposure=operating.EXPOSURE,
             secret_of=lambda _client, _role: self.token,
             options=ONE_CONNECTION,
         )
@@ -354,15 +406,23 @@ class Supervisor:
                 if mux is not None:
                     await mux.stop()
         finally:
-            self._remove_directory()
+            self._leave_home()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
 
-    def _remove_directory(self) -> None:
-        if self._directory is not None and self._lock is not None:
-            private_directory.remove(str(self._directory))
-            os.close(self._lock)
-            self._lock = None
+    def _leave_home(self) -> None:
+        if self._home is not None:
+            self._home.close()
+
+    def _adopt(self) -> None:
+        """Follows the workers of the supervisor before this one."""
+        found, self._found = self._found, []
+        for record in found:
+            self._links[record.worker_id] = self._link(record.worker_id, record)
+        if found:
+            self._feed(events.Found(tuple((r.worker_id, r.address) for r in found)))
+        for record in found:
+            self._links[record.worker_id].adopt()
 
     # -- the core --------------------------------------------------------------------------
 
@@ -410,6 +470,7 @@ class Supervisor:
             S.NormalizingPool: view.normalizing,
             S.PoolNormalized: view.normalized,
             S.WorkersAvailable: view.workers_available,
+            S.Drained: view.drained,
         }
         off = [name for name, on in shown.items() if not on and machine.is1(name)]
         if off:
@@ -417,6 +478,9 @@ class Supervisor:
         for name, on in shown.items():
             if on and machine.not1(name):
                 machine.add1(name)
+        # Not while there is something that it waits for and the core has not heard of.
+        if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
+            machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
             machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
         elif not view.broken and machine.is1(S.ErrPool):
@@ -444,18 +508,23 @@ class Supervisor:
         """Opens the bootstrap of a new worker."""
         args: _WorkerArgs = event.args
         self.machine.remove1(S.ForkWorker)
-        assert self._directory is not None
-        link = WorkerLink(
-            args.worker_id,
-            args.worker_id.removeprefix("nw-"),
-            directory=self._directory,
+        link = self._link(args.worker_id)
+        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
+        self._start_step(args.worker_id, self._bootstrap(link))
+
+    def _link(self, worker_id: str, record: WorkerRecord | None = None) -> WorkerLink:
+        assert self._home is not None
+        return WorkerLink(
+            worker_id,
+            worker_id.removeprefix("nw-"),
+            home=self._home,
+            kind=self.worker_kind,
             supervisor_id=self.machine.id,
             schema=self._schema,
             opts=self.opts,
             tell=self._heard,
+            record=record,
         )
-        self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
-        self._start_step(args.worker_id, self._bootstrap(link))
 
     def _start_step(self, worker_id: str, step: Coroutine[Any, Any, None]) -> None:
         """A task towards a process; the core is told even if it is cancelled."""
@@ -494,7 +563,6 @@ class Supervisor:
             self.worker_bin,
             path=[str(Path(entry or ".").resolve()) for entry in sys.path],
             target=self._target,
-            kind=self.worker_kind,
             secret=args.secret,
         )
         self._start_step(args.worker_id, launch)
@@ -532,7 +600,7 @@ class Supervisor:
         self.machine.remove1(S.WorkerConnected)
         link = self._links.get(args.worker_id)
         if link is not None and args.boot is not None:
-            link.public_addr = args.boot.public_addr
+            link.called_back(args.boot.local_addr, args.boot.public_addr)
             self._feed(events.CalledBack(args.worker_id, args.boot.local_addr))
 
     def _ask(
@@ -622,6 +690,20 @@ class Supervisor:
         logger.warning("%s", report.message)
         self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
 
+    def _do_disown(self, action: events.Disown) -> None:
+        """Lets a worker go; if it is our child, it is still reaped."""
+        logger.warning("Worker %s is let go: %s.", action.worker_id, action.reason)
+        link = self._links.pop(action.worker_id, None)
+        if link is None:
+            return
+        self.machine.spawn(None, link.close(lives=True))
+        if isinstance(link.process, ChildProcess):
+            process = link.process
+            self._disowned[action.worker_id] = process
+            process.exited.add_done_callback(
+                lambda _: self._disowned.pop(action.worker_id, None)
+            )
+
     def WorkerKilledEnter(self, event: Event) -> bool:
         """Names a worker."""
         return isinstance(event.args, _WorkerArgs)
@@ -696,6 +778,13 @@ class Supervisor:
         server = self.public_rpcs.get(args.to)
         if server is not None and server.is_open:
             server.send_payload(args.name, args.data)
+
+    def _do_report_leak(self, action: events.ReportLeak) -> None:
+        logger.warning(
+            "Client %s has had worker %s for more than %g s (epoch %d). If it has forgotten to "
+            "release it, `Client(..., trace_leases=True)` tells where it took it.",
+            *(action.name, action.worker_id, action.after, action.epoch),
+        )
 
     def _do_stopped(self, _action: events.Stopped) -> None:
         self.machine.spawn(None, self._close())
@@ -827,6 +916,8 @@ class Supervisor:
         events.SendDenied: _do_deny,
         events.SendCrash: _do_crash,
         events.Forget: _do_forget,
+        events.Disown: _do_disown,
+        events.ReportLeak: _do_report_leak,
         events.Stopped: _do_stopped,
     }
 

@@ -61,9 +61,11 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
+from amnode.node.memory import resident
 from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
+from amnode.node.policy.owner import STALE, Claim, Owner
 from amnode.node.states import BootstrapStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.work import Work
@@ -131,6 +133,7 @@ class Worker:
         self._jobs = jobs_of(type(self))
         self._work: Work | None = None
         self._jobs_done = 0
+        self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -138,6 +141,9 @@ class Worker:
         self._ended: asyncio.Future[int] | None = None
         self._exit_code = 0
         self._directory = ""
+        self._keep = False
+        self._owner = Owner()
+        self._orphan_ttl = self.opts.orphan_ttl
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuses a name that would silently replace something that a worker needs."""
@@ -182,6 +188,8 @@ class Worker:
         self._name = boot.name
         self.machine.id = f"nw-{boot.name}"
         self._directory = boot.directory
+        self._keep = boot.keep
+        self._orphan_ttl = max(self.opts.orphan_ttl, boot.adopt_wait)
         self._born = self._now()
         return self.machine.add1(S.Start, StartArgs(boot=boot))
 
@@ -224,6 +232,7 @@ class Worker:
             since=now - lease.since if lease.client_id else 0.0,
             jobs_done=self._jobs_done,
             age=now - self._born,
+            rss=self._rss,
         )
 
     # -- Start -------------------------------------------------------------------------------
@@ -264,6 +273,7 @@ class Worker:
             name=f"{self.name}-local",
             exposure=msgspec.structs.replace(_LOCAL, implied=machine.schema.names),
             secret_of=lambda _client, _role: boot.local_secret,
+            admit=self._admit_supervisor,
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
@@ -330,7 +340,7 @@ class Worker:
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
-        if self._exit_code == EXIT_ORPHAN:
+        if self._exit_code == EXIT_ORPHAN and not self._keep:
             private_directory.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(self._exit_code)
@@ -375,10 +385,26 @@ class Worker:
 
     # -- the supervisor ----------------------------------------------------------------------
 
-    def _supervisor_came(self, _server: RpcServer) -> None:
-        self.machine.add1(S.SuperConnected)
+    def _admit_supervisor(self, server: RpcServer) -> str | None:
+        claim = Claim.of(server.client_id)
+        refusal = self._owner.refusal(claim)
+        if refusal or claim is None:
+            return refusal
+        self._owner.came(claim)
+        return None
 
-    def _supervisor_left(self, _server: RpcServer, _reason: str) -> None:
+    def _supervisor_came(self, _server: RpcServer) -> None:
+        assert self.local_rpc is not None
+        for other in [*self.local_rpc.servers.values()]:
+            if not self._owner.is_owner(Claim.of(other.client_id)):
+                other.close(f"{STALE}: a newer supervisor has taken this worker over")
+        if self.machine.is1(S.SuperConnected):
+            self._tell()  # it goes on to be connected, to another one
+        else:
+            self.machine.add1(S.SuperConnected)
+
+    def _supervisor_left(self, server: RpcServer, _reason: str) -> None:
+        self._owner.left(Claim.of(server.client_id))
         if self.local_rpc is None or not self.local_rpc.servers:
             self.machine.remove1(S.SuperConnected)
 
@@ -392,7 +418,7 @@ class Worker:
     def SuperConnectedEnd(self, event: Event) -> None:
         """Goes on with its lease, then waits for a supervisor, then ends."""
         if self.machine.is1(S.Start):
-            self._wait_for_supervisor(self.opts.orphan_ttl)
+            self._wait_for_supervisor(self._orphan_ttl)
 
     def _wait_for_supervisor(self, patience: float) -> None:
         if self._orphan_timer is not None or self.machine.is1(S.SuperConnected):
@@ -471,10 +497,11 @@ class Worker:
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
         self.lease.ended()
+        self._rss = resident()
         self._arm()
         self._tell()
         if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):
-            self._wait_for_supervisor(self.opts.orphan_ttl)
+            self._wait_for_supervisor(self._orphan_ttl)
 
     def _admit(self, server: RpcServer) -> str | None:
         if self.lease.opened(server.client_id):

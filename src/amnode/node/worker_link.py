@@ -8,9 +8,10 @@ that the link ever opened.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,11 +20,14 @@ from amnode.errors import (
     LaunchError,
     RefusedError,
     RpcError,
+    StateDirectoryError,
     WorkerConnError,
 )
 from amnode.launch.process import ExitRecord, Launcher, LaunchSpec, Process
 from amnode.machine.schema import Schema
 from amnode.machine.transition import Transition
+from amnode.node.adopt import Home
+from amnode.node.adopted import AdoptedProcess, started_at
 from amnode.node.args import (
     NodeRpcArgs,
     ReleasingArgs,
@@ -33,12 +37,15 @@ from amnode.node.args import (
     WorkerInfo,
 )
 from amnode.node.bootstrap import Bootstrap
-from amnode.node.names import handshake_id
 from amnode.node.policy import events
+from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.options import SupervisorOptions
+from amnode.node.policy.owner import is_stale
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import ONE_CONNECTION
+
+logger = logging.getLogger("amnode.node")
 
 W = WorkerStates
 
@@ -58,11 +65,13 @@ class WorkerLink:
     Args:
         worker_id: the machine id that the worker will have.
         name: of the worker.
-        directory: the private one, for sockets and output.
+        home: where its sockets, its output and its record are.
         supervisor_id: the machine id of the supervisor.
-        schema: of the worker.
+        kind: of the worker.
+        schema: likewise.
         opts: the supervisor's.
         tell: takes events for the core.
+        record: of a worker that is there already.
 
     Attributes:
         process: once it runs.
@@ -74,11 +83,13 @@ class WorkerLink:
         worker_id: str,
         name: str,
         *,
-        directory: Path,
+        home: Home,
+        kind: str,
         supervisor_id: str,
         schema: Schema,
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
+        record: WorkerRecord | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.name = name
@@ -86,12 +97,17 @@ class WorkerLink:
         self.bootstrap: Bootstrap | None = None
         self.rpc: RpcClient | None = None
         self.public_addr = ""
-        self._directory = directory
+        self._home = home
+        self._directory = home.path
         self._supervisor_id = supervisor_id
         self._schema = schema
         self._opts = opts
         self._tell = tell
-        self._local_secret = secrets.token_bytes(32)
+        self._record = record or WorkerRecord(
+            worker_id=worker_id, kind=kind, secret=secrets.token_bytes(32)
+        )
+        if record is not None:
+            self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
         self._closed = False
@@ -120,7 +136,6 @@ class WorkerLink:
         *,
         path: list[str],
         target: tuple[str, str],
-        kind: str,
         secret: bytes,
     ) -> None:
         """Starts the process and follows it. Tells Started and Exited, or SpawnFailed.
@@ -130,7 +145,6 @@ class WorkerLink:
             command: the program and its arguments.
             path: entries that its `sys.path` must have.
             target: the class that it runs, and the script of that; see `class_name`.
-            kind: of the worker.
             secret: opens the bootstrap.
         """
         assert self.bootstrap is not None
@@ -138,11 +152,13 @@ class WorkerLink:
             target=target[0],
             script=target[1],
             name=self.name,
-            kind=kind,
+            kind=self._record.kind,
             boot_addr=self.bootstrap.address,
             secret=secret,
-            local_secret=self._local_secret,
+            local_secret=self._record.secret,
             directory=str(self._directory),
+            adopt_wait=self._opts.adopt_wait if self._home.is_kept else 0.0,
+            keep=self._home.is_kept,
         )
         start = {
             "run": "amnode.node.worker:main",
@@ -155,13 +171,41 @@ class WorkerLink:
             output=self._directory / f"{self.name}.log",
         )
         try:
+            self._home.note(self._record)  # before there is a process
             self.process = await launcher.launch(spec)
-        except LaunchError as error:
+        except (LaunchError, StateDirectoryError) as error:
             self._tell(events.SpawnFailed(self.worker_id, str(error)))
             return
+        self._follow(self.process)
+        if self._home.is_kept:
+            pid = self.process.pid
+            self._note(pid=pid, pid_start=started_at(pid))
         self._tell(events.Started(self.worker_id, self.process.pid))
+
+    def adopt(self) -> None:
+        """Follows the process that its record names. Tells Exited, at once if it is gone."""
+        record, output = self._record, self._directory / f"{self.name}.log"
+        self.process = AdoptedProcess(record.pid, record.pid_start, output)
+        self._follow(self.process)
+        self.process.look()
+
+    def called_back(self, address: str, public_addr: str) -> None:
+        """The worker said where it listens."""
+        self.public_addr = public_addr
+        if self._home.is_kept:
+            self._note(address=address, public_addr=public_addr)
+
+    def _note(self, **known: Any) -> None:
+        """Keeps what is known now; without it, the next supervisor cannot find the worker."""
+        self._record = msgspec.structs.replace(self._record, **known)
+        try:
+            self._home.note(self._record)
+        except StateDirectoryError as error:
+            logger.warning("Worker %s could not be adopted later: %s", self.worker_id, error)
+
+    def _follow(self, process: Process) -> None:
         # No task: one that a dying program cancels (Ctrl-C, twice) would never tell.
-        self.process.exited.add_done_callback(self._exited)
+        process.exited.add_done_callback(self._exited)
 
     def _exited(self, exited: asyncio.Future[ExitRecord]) -> None:
         if self.process is not None and not exited.cancelled():
@@ -175,13 +219,17 @@ class WorkerLink:
 
     async def connect(self, address: str) -> None:
         """Connects to the worker. Tells Connected and then Ready, or ConnectFailed."""
-        rpc = self._client(address, handshake_id(self._supervisor_id))
+        rpc = self._client(address, self._home.claim.connection_id(self._supervisor_id))
         self._early = []
         try:
             async with asyncio.timeout(self._opts.conn_timeout):
                 await rpc.start()
         except (AmnodeError, OSError, TimeoutError) as error:
             await rpc.stop()
+            self._watch()
+            if isinstance(error, RefusedError) and is_stale(str(error)):
+                self._tell(events.Stale(self.worker_id, str(error)))
+                return
             failed = WorkerConnError(f"No connection to worker {self.worker_id}: {error}")
             self._tell(events.ConnectFailed(self.worker_id, str(failed)))
             return
@@ -207,7 +255,7 @@ class WorkerLink:
         return RpcClient(
             address,
             id=id,
-            secret=self._local_secret,
+            secret=self._record.secret,
             schema=self._schema,
             states=_FOLLOWED,
             on_payload=self._payload,
@@ -244,8 +292,14 @@ class WorkerLink:
                 self._early.append(event)
 
     def _lost(self, error: Exception) -> None:
+        self._watch()
         if not self._closed:
             self._tell(events.ConnectionLost(self.worker_id, str(error)))
+
+    def _watch(self) -> None:
+        """The end of a process that is no child shows as that of its connection."""
+        if isinstance(self.process, AdoptedProcess) and not self._closed:
+            self.process.watch()
 
     # -- what the worker is asked ------------------------------------------------------------
 
@@ -283,9 +337,10 @@ class WorkerLink:
         """A hello on a new connection: any answer, even a refusal, is a sign of life."""
         if self.rpc is None:
             return False
-        rpc = self._client(self.rpc.address, f"{handshake_id(self._supervisor_id)}-probe")
+        claim = self._home.claim.connection_id(self._supervisor_id, probe=True)
+        rpc = self._client(self.rpc.address, claim)
         try:
-            async with asyncio.timeout(self._opts.conn_timeout):
+            async with asyncio.timeout(self._opts.check_timeout):
                 await rpc.start()
         except RefusedError:
             return True
@@ -317,15 +372,22 @@ class WorkerLink:
 
     # -- the end -----------------------------------------------------------------------------
 
-    async def close(self) -> None:
+    async def close(self, *, lives: bool = False) -> None:
         """Ends everything but the process, which the core has seen end, and removes its files.
 
         What it wrote last is in the report by then; and who finds the directory abandoned takes
         an output file in it for a worker that lives.
+
+        Args:
+            lives: it belongs to another supervisor, and needs its files.
         """
         self._closed = True
-        for end in ("log", "l", "p"):
-            (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)
+        self._home.forget(self.worker_id)
+        if isinstance(self.process, AdoptedProcess):
+            self.process.close()
+        if not lives:
+            for end in ("log", "l", "p"):
+                (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()

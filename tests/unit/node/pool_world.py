@@ -39,6 +39,11 @@ class Faults:
     error: float = 0.0
     lag: float = 0.0
     stubborn: float = 0.0
+    resize: float = 0.0
+    drain: float = 0.0
+    restart: float = 0.0
+    supervisor_dies: float = 0.0
+    stale: float = 0.0
 
 
 @dataclass
@@ -78,6 +83,10 @@ class FakeWorker:
     backlog: list[Callable[[], None]] = field(default_factory=list)
     session: str = ""
     clean: bool = True
+    jobs: int = 0
+    rss: int = 1000
+    foreign: bool = False
+    called_back: bool = False
 
     def receive(self, link: Link, do: Callable[[], None]) -> None:
         """A message from the supervisor; one that hangs gets to it later."""
@@ -101,6 +110,8 @@ class FakeWorker:
             client_id=self.lease.client_id,
             taken=self.lease.taken,
             clean=self.clean,
+            jobs_done=self.jobs,
+            rss=self.rss,
         )
 
     def say(self) -> None:
@@ -199,8 +210,9 @@ class FakeClient:
 
     def born(self) -> None:
         self.generation += 1
-        self.client_id = f"super-{self.number}-{self.generation}"
-        self.rpc_id = f"worker-{self.number}-{self.generation}"
+        instance = f"{self.name}.{self.number}-{self.generation}"
+        self.client_id = f"rc-nc-super-{instance}"
+        self.rpc_id = f"rc-nc-worker-{instance}"
         self.leases = ClientLeases()
         self.link = Link(self.world)
         self.deadlines: dict[str, float] = {}
@@ -208,6 +220,16 @@ class FakeClient:
 
     def send(self, event: ev.Event) -> None:
         self.link.send(lambda: self.world.feed(event))
+
+    def find_supervisor(self) -> None:
+        """A new supervisor: what is pending is asked for again."""
+        self.link.up = False
+        self.link = Link(self.world)
+        for request, left in self.leases.pending(self.world.now):
+            self.request(request, left)
+        for request, deadline in [*self.deadlines.items()]:
+            if deadline <= self.world.now:
+                self.cancel(request)  # by its own clock
 
     def step(self) -> None:
         rng = self.world.rng
@@ -309,6 +331,8 @@ class FakeClient:
         """Done with a worker: released, or just dropped."""
         if not self.leases.ended(worker.worker_id, epoch) or not worker.alive:
             return
+        worker.jobs += self.world.rng.randrange(5)
+        worker.rss += self.world.rng.randrange(500)
         if worker.hung or self.world.rng.random() < self.world.faults.client_drops:
             self.drop(worker, epoch)
         elif not worker.lease.refusal_to_end(epoch, withdraw=False):
@@ -338,18 +362,15 @@ class World:
         self.workers: dict[str, FakeWorker] = {}
         self.secrets: dict[tuple[str, int], bytes] = {}
         self.seen: dict[str, int] = {}
-        self.core = PoolCore(
-            options,
-            kind=KIND,
-            schema_hash=HASH,
-            name_worker=lambda n: f"w{n}",
-            draw=self.rng.random,
-        )
+        self.generation = 0
+        self.core = self._new_core()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self._timer = 0
         self._yes: dict[tuple[str, int], str] = {}
         self._granted: set[tuple[str, int]] = set()
+        self._unheard: dict[str, float] = {}
+        self._reported: set[tuple[int, str, int]] = set()
         self._starts: list[float] = []
         self._failed_at = -1e9
         self._settled_at = -1e9
@@ -357,6 +378,41 @@ class World:
         self.stopped = False
         self.clients = [FakeClient(self, n) for n in range(clients)]
         self.feed(ev.Tick())
+
+    def _new_core(self) -> PoolCore:
+        self.generation += 1
+        generation = self.generation
+        return PoolCore(
+            self.options,
+            kind=KIND,
+            schema_hash=HASH,
+            name_worker=lambda n: f"w{generation}.{n}",
+            draw=self.rng.random,
+        )
+
+    def supervisor_dies(self) -> None:
+        """Another one takes over what it finds."""
+        found: list[str] = []
+        for worker in self.workers.values():
+            if not worker.alive or worker.foreign:
+                continue
+            called_back = worker.called_back
+            if worker.link is not None:
+                worker.link.up = False
+                worker.link = None
+            worker.backlog.clear()
+            if not called_back or worker.stopping:
+                worker.alive = False  # its bootstrap is gone
+                continue
+            worker.foreign = self.rng.random() < self.faults.stale
+            found.append(worker.worker_id)
+        self.core = self._new_core()
+        self._starts.clear()
+        self._failed_at = self._settled_at = -1e9
+        self._unheard = dict.fromkeys(found, self.now)
+        self.feed(ev.Found(tuple((worker_id, f"unix:{worker_id}") for worker_id in found)))
+        for client in self.clients:
+            client.find_supervisor()
 
     # -- time ------------------------------------------------------------------------------
 
@@ -392,8 +448,12 @@ class World:
 
     def feed(self, event: ev.Event) -> None:
         self.count(f"event {type(event).__name__}")
-        served_before = self._serving()
+        if isinstance(event, ev.InfoReceived | ev.Exited | ev.Stale):
+            self._unheard.pop(event.worker_id, None)
+        served_before = {} if isinstance(event, ev.Stale) else self._serving()
         self._note_settled()
+        draining = [m for m in self.core.roster if m.condition is Condition.DRAINING]
+        self._draining = {member.worker_id for member in draining}
         actions = self.core.handle(event, self.now)
         self.core.check()
         self._check_left(served_before)
@@ -426,6 +486,7 @@ class World:
 
         def called() -> None:
             if worker.alive and not worker.hung:
+                worker.called_back = True
                 self.feed(ev.CalledBack(do.worker_id, f"unix:{do.worker_id}"))
                 if worst < 1.0:
                     self.later(1.0, lambda: worker.die(exit_code=3))
@@ -438,6 +499,8 @@ class World:
         def arrive() -> None:
             if not worker.alive:
                 self.feed(ev.ConnectFailed(do.worker_id, "refused"))
+            elif worker.foreign:
+                self.feed(ev.Stale(do.worker_id, "stale"))
             elif not worker.hung:
                 if worker.link is not None:
                     self.cut(worker)
@@ -518,6 +581,16 @@ class World:
         if do.worker_id in self.workers:
             assert not self.workers[do.worker_id].alive, "Forgotten alive (S7)."
 
+    def do_Disown(self, do: ev.Disown) -> None:
+        worker = self.workers[do.worker_id]
+        assert worker.foreign or worker.hung or not worker.alive or self.faults.lag, do
+        worker.foreign = True
+
+    def do_ReportLeak(self, do: ev.ReportLeak) -> None:
+        pair = (self.generation, do.worker_id, do.epoch)
+        assert pair not in self._reported, "Reported twice."
+        self._reported.add(pair)
+
     def do_Stopped(self, _: ev.Stopped) -> None:
         assert not [w for w in self.workers.values() if w.alive], "Stopped too early (L6)."
         self.stopped = True
@@ -548,20 +621,37 @@ class World:
             assert pair not in self._granted, "Two grants of one epoch (S3)."
             self._granted.add(pair)
         elif isinstance(action, ev.Serve):
+            silent = [at for at in self._unheard.values() if at > self.now - 1.0 + 1e-6]
+            assert not silent, "Served before all workers told of their leases (S8)."
             self._check_fair(action)
         elif isinstance(action, (ev.Terminate, ev.Kill)):
             self._check_signal(action.worker_id)
+        elif isinstance(action, ev.Retire):
+            self._check_retire(action)
         elif isinstance(action, ev.Spawn):
             self._check_start()
         elif isinstance(action, ev.Forget) and action.failed_start:
             self._failed_at = self.now
 
     def _check_fair(self, action: ev.Serve) -> None:
-        waitlist, size = self.core.waitlist, self.options.size
+        waitlist, size = self.core.waitlist, self.core.size
         for waiter in waitlist._by_place.values():
             if waiter.place < action.waiter.place:
                 held = self.core.roster.held_by(waiter.name)
                 assert held >= size.max_per_client, "Overtaken (S10)."
+
+    def _check_retire(self, action: ev.Retire) -> None:
+        """Who is worn, or one too many, goes only while the minimum stays ready."""
+        by_choice = ("one too many", "jobs", "resident", "s old", "being restarted")
+        size, ready = self.core.size, self.core.roster.ready
+        if action.worker_id in self._draining:
+            return  # asked again, since there was no answer
+        if any(word in action.reason for word in by_choice):
+            rolling = "being restarted" in action.reason
+            member = self.core.roster.get(action.worker_id)
+            spent = member is not None and member.spent
+            no_room = size.min == size.max and (spent or not rolling)
+            assert ready >= size.min or no_room, f"{action.reason}: {ready} are ready."
 
     def _check_signal(self, worker_id: str) -> None:
         member = self.core.roster.get(worker_id)
@@ -612,9 +702,26 @@ class World:
                     client.die()
             for worker in [w for w in self.workers.values() if w.alive]:
                 self._hurt(worker, step)
+            self._command(step)
 
     def _chance(self, rate: float, step: float) -> bool:
         return self.rng.random() < rate * step
+
+    def _command(self, step: float) -> None:
+        """What an operator does."""
+        rng = self.rng
+        if self._chance(self.faults.resize, step):
+            most = rng.randrange(1, 7)
+            size = PoolSize(
+                rng.randrange(most + 1), most, rng.randrange(3), rng.randrange(most)
+            )
+            self.feed(ev.Resized(size))
+        if self._chance(self.faults.drain, step):
+            self.feed(ev.DrainRequested(rng.random() < 0.5))
+        if self._chance(self.faults.supervisor_dies, step):
+            self.supervisor_dies()
+        if self._chance(self.faults.restart, step):
+            self.feed(ev.RestartRequested())
 
     def _hurt(self, worker: FakeWorker, step: float) -> None:
         faults = self.faults
@@ -633,6 +740,7 @@ class World:
     def heal(self) -> None:
         """No more faults; whatever was broken stays for the pool to mend."""
         self.faults = Faults()
+        self.feed(ev.DrainRequested(on=False))
         for worker in self.workers.values():
             if worker.alive and not worker.ready and not worker.hung and not worker.stopping:
                 worker.ready = True
@@ -641,7 +749,7 @@ class World:
     def check_whole(self) -> None:
         """L1, L2, L3 at rest: nobody has asked for anything for a long time."""
         view = self.core.view(self.now)
-        size = self.options.size
+        size = self.core.size
         assert view.pool_ready and view.normalized and not view.broken, view
         assert view.counts.total == min(size.max, size.min + size.warm), view
         assert view.counts.idle == view.counts.total, view
@@ -650,9 +758,8 @@ class World:
             assert not client.deadlines, "A request that never ended (L2)."
             assert client.leases.may_leave
         for worker in self.workers.values():
-            assert not worker.alive or worker.lease.stage is Stage.FREE, (
-                "A lease lives on (L3)."
-            )
+            free = not worker.alive or worker.lease.stage is Stage.FREE
+            assert free or worker.foreign, "A lease lives on (L3)."
 
 
 def options(**more: Any) -> SupervisorOptions:
@@ -662,6 +769,8 @@ def options(**more: Any) -> SupervisorOptions:
         "linger": 5.0,
         "pool_pause": 0.3,
         "conn_timeout": 1.0,
+        "start_timeout": 2.0,
+        "check_timeout": 1.0,
         "worker_check_interval": 0.3,
         "healthcheck_pause": 0.1,
         "delivery_timeout": 1.0,

@@ -5,6 +5,9 @@ After each event: S3, S7 to S10, S12, S13 and S19. When the faults stop: L1 to L
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +28,13 @@ ALL = Faults(
     error=0.05,
     lag=0.002,
     stubborn=0.2,
+    resize=0.2,
+    drain=0.2,
+    restart=0.05,
+    supervisor_dies=0.1,
+    stale=0.3,
 )
+LIMITS = {"leak_after": 0.5, "max_jobs": 20, "max_rss": 4000, "renew_jitter": 0.5}
 
 SIZES = [PoolSize(2, 6, 2, 3), PoolSize(1, 1, 0, 1), PoolSize(0, 3, 0, 2), PoolSize(4, 4, 9, 1)]
 
@@ -47,7 +56,7 @@ def test_without_faults_every_request_is_served_and_nobody_is_ended() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_with_all_faults_the_promises_hold_and_the_pool_heals(seed: int) -> None:
-    world = World(seed, options(size=SIZES[seed % len(SIZES)]), ALL)
+    world = World(seed, options(size=SIZES[seed % len(SIZES)], **LIMITS), ALL)
     world.misbehave(30.0)
     _rest(world)
     world.check_whole()
@@ -70,12 +79,18 @@ def test_with_all_faults_the_promises_hold_and_the_pool_heals(seed: int) -> None
         error=st.sampled_from([0.0, 0.3]),
         lag=st.sampled_from([0.0, 0.01]),
         stubborn=st.sampled_from([0.0, 0.5]),
+        resize=st.sampled_from([0.0, 0.5]),
+        drain=st.sampled_from([0.0, 0.5]),
+        restart=st.sampled_from([0.0, 0.3]),
+        supervisor_dies=st.sampled_from([0.0, 0.3]),
+        stale=st.sampled_from([0.0, 0.3]),
     ),
+    limits=st.sampled_from([{}, LIMITS, {"max_jobs": 1, "renew_at_once": 3}]),
 )
 def test_with_any_faults_the_promises_hold_and_the_pool_heals(
-    seed: int, size: PoolSize, faults: Faults
+    seed: int, size: PoolSize, faults: Faults, limits: dict[str, Any]
 ) -> None:
-    world = World(seed, options(size=size), faults)
+    world = World(seed, options(size=size, **limits), faults)
     world.misbehave(8.0)
     _rest(world)
     world.check_whole()
@@ -94,7 +109,7 @@ def test_at_rest_only_checks_go_on() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_stop_under_load_leaves_nothing(seed: int) -> None:
-    world = World(seed, options(stop_grace=1.0), ALL)
+    world = World(seed, options(stop_grace=1.0), replace(ALL, supervisor_dies=0.0))
     world.misbehave(5.0)
     world.feed(ev.StopRequested())
     world.misbehave(2.0)
@@ -109,7 +124,7 @@ def test_a_stop_under_load_leaves_nothing(seed: int) -> None:
 def test_every_rare_branch_was_taken() -> None:
     seen: set[str] = set()
     for seed in range(6):
-        world = World(seed, options(), ALL)
+        world = World(seed, options(**LIMITS, max_age=4.0), ALL)
         world.misbehave(20.0)
         seen |= set(world.seen)
     expected = {f"action {a.__name__}" for a in ev.Action.__args__} - {"action Stopped"}

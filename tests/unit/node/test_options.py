@@ -67,6 +67,14 @@ def test_what_is_off_may_be_none_or_a_time() -> None:
     assert SupervisorOptions(maximum=7, grace=1).terms == LeaseTerms(maximum=7, grace=1)
 
 
+def test_a_hang_is_known_within_16_s_by_default_and_4_s_without_an_answer_are_none() -> None:
+    options = SupervisorOptions()
+    checks = 3 * options.check_timeout + 2 * options.healthcheck_pause
+    assert options.worker_check_interval + checks <= 16
+    assert options.check_timeout > 4
+    assert options.start_timeout == 30
+
+
 def test_sizes_are_clamped() -> None:
     assert PoolSize(min=7, max=3).min == 3
     assert PoolSize(max=3).max_per_client == 3

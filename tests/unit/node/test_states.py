@@ -62,6 +62,10 @@ SUPERVISOR: dict[str, Row] = {
     "Healthcheck": _EVENT,
     **_SOURCE,
     "SendPayload": _NO_SEND,
+    "SetPool": _STARTED_EVENT,
+    "RollingRestart": _STARTED_EVENT,
+    "Draining": _STARTED,
+    "Drained": ("", "Draining", "", "", ""),
 }
 
 WORKER: dict[str, Row] = {

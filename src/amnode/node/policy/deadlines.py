@@ -20,7 +20,7 @@ _SLACK = 64  # replaced entries that may lie in the heap before it is rebuilt
 class Due(IntEnum):
     """What a deadline is for."""
 
-    STEP = auto()  # a step of a start
+    STEP = auto()  # a start has had its time
     LINK = auto()  # to connect again; a connection or the first word on it
     CHECK = auto()  # the next check, or the answer to it
     SETTLED = auto()  # a start has held
@@ -29,6 +29,9 @@ class Due(IntEnum):
     UNREADY = auto()  # an idle worker that is not ready has had its time
     SIGNAL = auto()  # the next signal, as the last one did not end it
     REQUEST = auto()  # the request that the worker was asked to serve
+    SILENT = auto()  # a worker that was found has not told of its lease
+    LEAK = auto()  # a lease is longer than it should be
+    AGED = auto()  # a worker is as old as one may get
     LINGER = auto()  # the surplus goes
     PAUSE = auto()  # to start processes again after one could not be
     RETRY = auto()  # to start workers again after they failed
@@ -36,7 +39,18 @@ class Due(IntEnum):
 
 
 #: What a worker that is being ended has no more of.
-WHILE_ALIVE = (Due.STEP, Due.LINK, Due.CHECK, Due.SETTLED, Due.CLEAN, Due.RESTED, Due.UNREADY)
+WHILE_ALIVE = (
+    Due.STEP,
+    Due.LINK,
+    Due.CHECK,
+    Due.SETTLED,
+    Due.CLEAN,
+    Due.RESTED,
+    Due.UNREADY,
+    Due.AGED,
+    Due.SILENT,
+    Due.LEAK,
+)
 #: What is put off when the supervisor itself was held up.
 NOT_ITS_FAULT = (Due.STEP, Due.LINK, Due.CHECK)
 

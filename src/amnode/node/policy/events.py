@@ -13,6 +13,7 @@ import msgspec
 
 from amnode.node.args import CrashReport, WorkerInfo
 from amnode.node.policy.crash import ExitFacts
+from amnode.node.policy.options import PoolSize
 from amnode.node.policy.waitlist import Waiter
 
 # -- events: processes ---------------------------------------------------------------------
@@ -40,6 +41,12 @@ class Exited(msgspec.Struct, frozen=True):
     output: tuple[str, ...] = ()
 
 
+class Found(msgspec.Struct, frozen=True):
+    """Workers that a supervisor before this one started: ids and addresses. The first event."""
+
+    workers: tuple[tuple[str, str], ...]
+
+
 # -- events: the connection to a worker ----------------------------------------------------
 
 
@@ -58,6 +65,13 @@ class Connected(msgspec.Struct, frozen=True):
 
 class ConnectFailed(msgspec.Struct, frozen=True):
     """Nothing came of a `Connect`."""
+
+    worker_id: str
+    reason: str
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The worker refuses this supervisor: it belongs to another one."""
 
     worker_id: str
     reason: str
@@ -184,13 +198,31 @@ class StopRequested(msgspec.Struct, frozen=True):
     grace: float | None = None
 
 
+class Resized(msgspec.Struct, frozen=True):
+    """Another size holds from now on."""
+
+    size: PoolSize
+
+
+class DrainRequested(msgspec.Struct, frozen=True):
+    """No new leases are to be granted; `on` False: they are again."""
+
+    on: bool = True
+
+
+class RestartRequested(msgspec.Struct, frozen=True):
+    """Every worker that there is now is to be replaced by a new one."""
+
+
 Event: TypeAlias = (
     Started
     | SpawnFailed
     | Exited
+    | Found
     | CalledBack
     | Connected
     | ConnectFailed
+    | Stale
     | ConnectionLost
     | InfoReceived
     | ReadyChanged
@@ -206,6 +238,9 @@ Event: TypeAlias = (
     | ClientGone
     | Tick
     | StopRequested
+    | Resized
+    | DrainRequested
+    | RestartRequested
 )
 
 # -- actions -------------------------------------------------------------------------------
@@ -312,6 +347,22 @@ class Forget(msgspec.Struct, frozen=True):
     failed_start: bool
 
 
+class Disown(msgspec.Struct, frozen=True):
+    """The worker has left the roster alive, since it is not ours: let it go, do not end it."""
+
+    worker_id: str
+    reason: str
+
+
+class ReportLeak(msgspec.Struct, frozen=True):
+    """Tell the log: a client of this name has had the worker for so long (s). Once a lease."""
+
+    worker_id: str
+    name: str
+    epoch: int
+    after: float
+
+
 class Stopped(msgspec.Struct, frozen=True):
     """A requested stop is complete: there is no process left."""
 
@@ -329,5 +380,7 @@ Action: TypeAlias = (
     | SendDenied
     | SendCrash
     | Forget
+    | Disown
+    | ReportLeak
     | Stopped
 )

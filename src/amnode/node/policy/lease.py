@@ -106,10 +106,10 @@ class Held(msgspec.Struct, eq=False):
         return cls(waiter.client_id, waiter.name, waiter.worker_rpc_id, tick + 1, waiter=waiter)
 
     @classmethod
-    def heard(cls, info: WorkerInfo, name: str) -> Held:
+    def heard(cls, info: WorkerInfo, name: str, client_id: str = "") -> Held:
         """The record of a lease that the worker has and the supervisor did not grant."""
         phase = Phase.TAKEN if info.taken else Phase.LOST
-        return cls("", name, info.client_id, info.leased_tick, phase, wanted=False)
+        return cls(client_id, name, info.client_id, info.leased_tick, phase, wanted=False)
 
     def is_about(self, epoch: int) -> bool:
         """Whether something that names this epoch is about this lease."""
@@ -144,6 +144,11 @@ class Held(msgspec.Struct, eq=False):
             # On a new connection it cannot have crossed: the question never arrived.
             return Told.ENDED if self.phase is Phase.LOST and self.cut else Told.CROSSED
         return Told.ENDED
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the worker has still to answer."""
+        return self.phase is Phase.ASKED
 
     @property
     def to_withdraw(self) -> bool:

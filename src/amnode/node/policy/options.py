@@ -206,9 +206,13 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     conn_timeout: Annotated[
         float,
         seconds(
-            least=0.01, why="each step of a start, each connection and each check ends in it"
+            least=0.01, why="each connection ends in it, and the silence of one that is adopted"
         ),
     ] = 5.0
+    start_timeout: Annotated[
+        float,
+        seconds(least=0.01, why="a process is ready by then, however slow its imports are"),
+    ] = 30.0
     delivery_timeout: Annotated[
         float, seconds(least=0.01, why="a hand-over that the client has not taken by then ends")
     ] = 5.0
@@ -221,6 +225,13 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     worker_check_interval: Annotated[
         float, seconds(least=0.01, why="a ready worker is asked for a sign of life so often")
     ] = 1.0
+    check_timeout: Annotated[
+        float,
+        seconds(
+            least=0.01,
+            why="a check is answered by then; three that are not are a hang, known within 16 s",
+        ),
+    ] = 4.5
     healthcheck_pause: Annotated[
         float, seconds(least=0.01, why="after a missed check, a lost connection or a refusal")
     ] = 0.5
@@ -253,6 +264,37 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     maximum: Annotated[
         float | None, seconds(least=0.01, why="a lease is ended when it is this old; off")
     ] = None
+
+    leak_after: Annotated[
+        float | None, seconds(least=0.01, why="a lease this long is reported, once; off")
+    ] = None
+    adopt_wait: Annotated[
+        float,
+        seconds(
+            least=0.0,
+            why="with a state directory, workers wait so long for a supervisor to come again",
+        ),
+    ] = 60.0
+
+    max_jobs: Annotated[
+        int | None,
+        count(least=1, why="after so many jobs a worker serves no other client; off"),
+    ] = None
+    max_age: Annotated[
+        float | None, seconds(least=0.01, why="a worker this old is replaced; off")
+    ] = None
+    max_rss: Annotated[
+        int | None,
+        count(least=1, why="a worker of so many resident bytes, at the end of a lease, is too"),
+    ] = None
+    renew_jitter: Annotated[
+        float,
+        share(why="a worker's limits are lower by up to this part, so that not all go at once"),
+    ] = 0.1
+    renew_at_once: Annotated[
+        int,
+        count(least=1, why="so many are replaced side by side, in a rolling restart too"),
+    ] = 1
 
     restart_intensity: Annotated[
         int,
@@ -339,6 +381,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         float,
         seconds(least=0.0, why="pending calls of a lost worker wait so long for its cause"),
     ] = 5.0
+
+    leak_after: Annotated[
+        float | None, seconds(least=0.01, why="a lease held this long is reported, once; off")
+    ] = None
 
     def __post_init__(self) -> None:
         _verify(self)

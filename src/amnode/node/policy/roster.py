@@ -13,6 +13,8 @@
 2. A worker can be *offered* when it is idle, connected, ready, has told about itself, and
    nothing is held against it: an error, a refusal, a missed check. `offered` finds the one
    that came last in constant time.
+   One that is *spent*, since it has done all its jobs, is offered to nobody any more; one that
+   is only *worn* is, until another has taken its place.
 3. A worker *counts as ready* when it is idle, handed over or leased, connected, ready, without
    a recent error and not being ended.
 4. `held_by` is the number of workers handed over to or leased by a name (S9).
@@ -21,8 +23,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 
@@ -44,6 +47,7 @@ class Condition(StrEnum):
     DYING = "dying"
 
 
+NOBODY: Mapping[str, int] = MappingProxyType({})
 SERVING = (Condition.HANDED_OVER, Condition.LEASED)
 LIVE = (Condition.STARTING, Condition.IDLE, *SERVING)
 
@@ -71,6 +75,28 @@ class Doom(msgspec.Struct, frozen=True):
     state: str = ""
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What makes one worker worn; None is no limit."""
+
+    jobs: float | None = None
+    age: float | None = None
+    rss: float | None = None
+
+    @classmethod
+    def of(cls, options: SupervisorOptions, draw: Callable[[], float]) -> Limits:
+        """The limits of the options, each lowered by its own chance."""
+
+        def lowered(limit: float | None) -> float | None:
+            return None if limit is None else limit * (1 - options.renew_jitter * draw())
+
+        return cls(
+            lowered(options.max_jobs), lowered(options.max_age), lowered(options.max_rss)
+        )
+
+
+NO_LIMITS = Limits()
+
+
 class Member(msgspec.Struct, eq=False):
     """A worker, as the supervisor knows it.
 
@@ -82,6 +108,7 @@ class Member(msgspec.Struct, eq=False):
         step: how far the start is, while it is starting.
         address: where it listens for the supervisor.
         has_process: the process was started.
+        proven: it is known to be the worker of that id, so that it may be signalled.
         linked: there is a connection to it.
         connecting: one is being made.
         ready: its Ready, while linked.
@@ -93,6 +120,9 @@ class Member(msgspec.Struct, eq=False):
         blemished: it has a recent error.
         resting: it refused something a moment ago.
         unfit: why it is to be retired as soon as it may be, or "".
+        limits: what makes it worn.
+        worn: why another is to take its place, or "".
+        spent: it is worn, and serves nobody any more.
         retiring: why it drains, or "".
         asked: it was asked to retire and has not answered.
         doom: why it is being ended, or None.
@@ -108,6 +138,7 @@ class Member(msgspec.Struct, eq=False):
     step: Step = Step.SPAWNING
     address: str = ""
     has_process: bool = False
+    proven: bool = True
     linked: bool = False
     connecting: bool = False
     ready: bool = False
@@ -119,6 +150,9 @@ class Member(msgspec.Struct, eq=False):
     blemished: bool = False
     resting: bool = False
     unfit: str = ""
+    limits: Limits = NO_LIMITS
+    worn: str = ""
+    spent: bool = False
     retiring: str = ""
     asked: bool = False
     doom: Doom | None = None
@@ -126,14 +160,16 @@ class Member(msgspec.Struct, eq=False):
     start_failed: bool = False
 
     @classmethod
-    def start(cls, worker_id: str, now: float, options: SupervisorOptions) -> Member:
+    def start(
+        cls, worker_id: str, now: float, options: SupervisorOptions, limits: Limits = NO_LIMITS
+    ) -> Member:
         """A worker whose process is being asked for."""
         errors = ErrorLog(
             ttl=options.worker_err_ttl,
             recent=options.worker_err_recent,
             kill=options.worker_err_kill,
         )
-        return cls(worker_id, now, Health(), errors)
+        return cls(worker_id, now, Health(), errors, limits=limits)
 
     @property
     def is_offerable(self) -> bool:
@@ -143,7 +179,8 @@ class Member(msgspec.Struct, eq=False):
             and self.linked
             and self.ready
             and self.info is not None
-            and not (self.blemished or self.resting or self.unfit or self.health.misses)
+            and not (self.blemished or self.resting or self.unfit or self.spent)
+            and not self.health.misses
         )
 
     @property
@@ -175,6 +212,8 @@ class Roster(msgspec.Struct):
     _counts: dict[Condition, int] = msgspec.field(
         default_factory=lambda: dict.fromkeys(Condition, 0)
     )
+    _worn: dict[str, Member] = msgspec.field(default_factory=dict[str, Member])
+    _spent: dict[str, Member] = msgspec.field(default_factory=dict[str, Member])
     _held_by: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     _of_client: dict[str, dict[str, Member]] = msgspec.field(
         default_factory=dict[str, dict[str, Member]]
@@ -203,7 +242,8 @@ class Roster(msgspec.Struct):
         """Forget a worker that has no process any more."""
         marks = self._marks.pop(member.worker_id)
         del self._members[member.worker_id]
-        self._offers.pop(member.worker_id, None)
+        for index in (self._offers, self._worn, self._spent):
+            index.pop(member.worker_id, None)
         self._counts[marks.condition] -= 1
         self.ready -= marks.ready
         self._drop_holder(member, marks.holder)
@@ -228,6 +268,8 @@ class Roster(msgspec.Struct):
             self._drop_holder(member, marks.holder)
             self._note_holder(member)
             marks.holder = member.held
+        if member.worn or member.worker_id in self._worn or member.worker_id in self._spent:
+            self._note_worn(member)
         if not member.is_offerable:
             self._offers.pop(member.worker_id, None)
         elif member.worker_id not in self._offers:
@@ -263,6 +305,24 @@ class Roster(msgspec.Struct):
         """The worker that goes first when there are too many."""
         return self._offers[next(iter(self._offers))] if self._offers else None
 
+    @property
+    def worn(self) -> int:
+        """How many idle workers are worn and not spent."""
+        return len(self._worn)
+
+    @property
+    def spent(self) -> int:
+        """How many idle workers are spent."""
+        return len(self._spent)
+
+    def next_worn(self) -> Iterator[Member]:
+        """The idle workers that another is to replace: spent ones first, then the oldest."""
+        return iter([*self._spent.values(), *self._worn.values()])
+
+    def holders(self) -> list[tuple[str, int]]:
+        """How many workers each name has that has any."""
+        return list(self._held_by.items())
+
     def held_by(self, name: str) -> int:
         """How many workers clients of that name have."""
         return self._held_by.get(name, 0)
@@ -273,6 +333,17 @@ class Roster(msgspec.Struct):
         return [(m, m.held) for m in members if m.held is not None]
 
     # -- indexes ---------------------------------------------------------------------------
+
+    def _note_worn(self, member: Member) -> None:
+        idle = member.condition is Condition.IDLE and bool(member.worn)
+        for index, belongs in (
+            (self._spent, idle and member.spent),
+            (self._worn, idle and not member.spent),
+        ):
+            if belongs:
+                index[member.worker_id] = member
+            else:
+                index.pop(member.worker_id, None)
 
     def _note_holder(self, member: Member) -> None:
         if member.held is not None:
@@ -292,8 +363,16 @@ class Roster(msgspec.Struct):
         if not of_client:
             del self._of_client[holder.client_id]
 
-    def check(self, most: int, most_per_client: int) -> None:
-        """Raise AssertionError unless S7, S9 and the indexes hold; scans the roster."""
+    def check(
+        self, most: int, most_per_client: int, most_of: Mapping[str, int] = NOBODY
+    ) -> None:
+        """Raise AssertionError unless S7, S9 and the indexes hold; scans the roster.
+
+        Args:
+            most: workers that there may be.
+            most_per_client: workers that a name may have.
+            most_of: names that may have more, since they had them when it was less.
+        """
         assert len(self) <= most, f"{len(self)} workers, at most {most} (S7)."
         members = self._members.values()
         for condition in Condition:
@@ -305,6 +384,8 @@ class Roster(msgspec.Struct):
             assert m.linked or not m.ready, f"{m.worker_id} is ready by hearsay (S8)."
             started = m.has_process or m.step is Step.SPAWNING
             assert started, f"{m.worker_id} has no process (S7)."
+        worn = [m.worker_id for m in members if m.condition is Condition.IDLE and m.worn]
+        assert sorted(worn) == sorted([*self._worn, *self._spent]), "The worn are outdated."
         offers = [m.worker_id for m in members if m.is_offerable]
         assert sorted(offers) == sorted(self._offers), "The offers are outdated."
         assert self.ready == sum(1 for m in members if m.counts_as_ready), "Ready is outdated."
@@ -315,4 +396,5 @@ class Roster(msgspec.Struct):
                 assert m.worker_id in self._of_client[m.held.client_id], "An index is outdated."
         assert held == self._held_by, "The quota counts something else (S9)."
         for name, number in held.items():
-            assert number <= most_per_client, f"{name} has {number} workers (S9)."
+            allowed = max(most_per_client, most_of.get(name, 0))
+            assert number <= allowed, f"{name} has {number} workers (S9)."

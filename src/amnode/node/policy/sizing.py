@@ -32,6 +32,50 @@ def missing(size: PoolSize, live: int, total: int, wanted: int) -> int:
     return max(0, min(wanted - live, size.max - total))
 
 
+def with_replacements(size: PoolSize, wanted: int, worn: int) -> int:
+    """The number of workers while `worn` of them are being replaced, new ones first.
+
+    Args:
+        size: the bounds.
+        wanted: what `target` says.
+        worn: idle workers whose replacements may be started.
+    """
+    return min(size.max, wanted + worn)
+
+
+def has_replacement(size: PoolSize, *, others: int, wanted: int, ready: int) -> bool:
+    """Whether a worn idle worker can go, since others have taken its place.
+
+    Args:
+        size: the bounds.
+        others: workers beside it that have started.
+        wanted: what `target` says.
+        ready: the workers beside it that are ready.
+    """
+    return others >= wanted and is_ready(size, ready)
+
+
+def may_go_first(size: PoolSize, *, total: int, ready: int) -> bool:
+    """Whether it can go before that, since there is no room and the minimum stays ready.
+
+    Args:
+        size: the bounds.
+        total: all of the roster.
+        ready: the workers beside it that are ready.
+    """
+    return total >= size.max and is_ready(size, ready)
+
+
+def can_renew(size: PoolSize) -> bool:
+    """Whether a worker can be replaced without a moment below `min` ready ones."""
+    return size.min < size.max
+
+
+def is_over(size: PoolSize, live: int) -> bool:
+    """Whether there are more workers than there may be: the size was made smaller."""
+    return live > size.max
+
+
 def is_ready(size: PoolSize, ready: int) -> bool:
     """Whether the pool may call itself ready (promise S19)."""
     return ready >= size.min

@@ -3,19 +3,18 @@
 1. Exactly one of `normalizing` and `normalized`; at most one of `starting` and `ready`
    (promise S19).
 2. `ready` is "at least `min` workers are ready", unless the pool is stopping.
-3. `available` needs `ready`, as WorkersAvailable requires PoolReady. Requests do not: they are
-   served by whatever worker is idle.
+3. `available` needs `ready`, as WorkersAvailable requires PoolReady, and that leases are
+   granted at all. Requests do not need `ready`: they are served by whatever worker is idle.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from amnode.node.policy import sizing
+from amnode.node.policy.deadlines import Due
 from amnode.node.policy.options import PoolSize
-from amnode.node.policy.restart import Restart
-from amnode.node.policy.roster import Condition, Roster
-from amnode.node.policy.waitlist import Waitlist
+from amnode.node.policy.pool import WHOLE, Pool
+from amnode.node.policy.roster import Condition
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -56,6 +55,10 @@ class PoolView(msgspec.Struct, frozen=True):
         normalized: none is (PoolNormalized).
         stopping: a stop was asked for.
         stopped: it is complete.
+        draining: no new leases are granted (Draining).
+        drained: that, and none is left (Drained).
+        to_restart: workers that a rolling restart has still to replace (RollingRestart).
+        size: the bounds that hold.
         counts: the numbers.
         broken: why starts are held back (ErrPool), or "".
         why_not_growing: one line on what keeps workers missing, or "".
@@ -68,6 +71,10 @@ class PoolView(msgspec.Struct, frozen=True):
     normalized: bool
     stopping: bool
     stopped: bool
+    draining: bool
+    drained: bool
+    to_restart: int
+    size: PoolSize
     counts: Counts
     broken: str
     why_not_growing: str
@@ -80,42 +87,20 @@ class PoolView(msgspec.Struct, frozen=True):
         assert self.counts.available <= self.counts.idle, "More available than idle (S19)."
 
 
-class Pool(msgspec.Struct, frozen=True):
-    """What there is to be seen; `target` is the size that the pool should have."""
-
-    roster: Roster
-    waitlist: Waitlist
-    restart: Restart
-    size: PoolSize
-    target: int
-    was_ready: bool
-    stopping: bool
-    stopped: bool
-    pause_until: float | None
-    spawn_error: str
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether fewer workers have started than there should be."""
-        started = self.roster.live - self.roster.count(Condition.STARTING)
-        return not self.stopping and started < self.target
-
-    @property
-    def is_ready(self) -> bool:
-        """Invariant 2."""
-        return not self.stopping and sizing.is_ready(self.size, self.roster.ready)
-
-
 def look(pool: Pool, now: float) -> PoolView:
     """The view of a pool; a function of its data and nothing else."""
     return PoolView(
         pool_starting=not (pool.was_ready or pool.stopping),
         pool_ready=pool.is_ready,
-        workers_available=pool.is_ready and pool.roster.available > 0,
+        workers_available=pool.is_ready and pool.may_lease and pool.roster.available > 0,
         normalizing=pool.is_missing,
         normalized=not pool.is_missing,
         stopping=pool.stopping,
         stopped=pool.stopped,
+        draining=pool.draining,
+        drained=pool.draining and not pool.roster.in_use,
+        to_restart=len(pool.restarting),
+        size=pool.size,
         counts=_count(pool),
         broken=pool.restart.reason,
         why_not_growing=_why_not_growing(pool, now),
@@ -143,6 +128,10 @@ def _why_not_growing(pool: Pool, now: float) -> str:
         return "the pool is stopping"
     if pool.is_missing:
         return _why_missing(pool, now)
+    if pool.recovering:
+        return f"{len(pool.recovering)} workers of before have not told of their leases yet"
+    if pool.draining:
+        return "the pool is draining, and grants no leases"
     if pool.waitlist.eligible:
         return _at_most(pool)
     if len(pool.waitlist):
@@ -156,8 +145,9 @@ def _why_missing(pool: Pool, now: float) -> str:
         if at is None:
             return f"one start is being tried, because {pool.restart.reason}"
         return f"no start for {at - now:.1f} s, because {pool.restart.reason}"
-    if pool.pause_until is not None:
-        return f"no start for {pool.pause_until - now:.1f} s, because {pool.spawn_error}"
+    pause_until = pool.due.get((Due.PAUSE, WHOLE))
+    if pause_until is not None:
+        return f"no start for {pause_until - now:.1f} s, because {pool.spawn_error}"
     starting = pool.roster.count(Condition.STARTING)
     if starting:
         return f"{starting} worker{' is' if starting == 1 else 's are'} starting"

@@ -157,6 +157,11 @@ class Waitlist:
             heapq.heappush(self._heads, (head, name))
             self._compact_heads()
 
+    def refresh_all(self) -> None:
+        """The quota of everybody may have changed."""
+        for name in [*self._lines]:
+            self.refresh(name)
+
     def check(self) -> None:
         """Raise AssertionError unless the invariants hold."""
         names = [w.name for w in self._by_place.values()]
