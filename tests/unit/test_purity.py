@@ -40,6 +40,7 @@ KINDS = {
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client mux network_machine server
+        launch/  inprocess
         node/  bootstrap client leased listing supervisor transition_log work worker worker_link
     """,
     OUTSIDE: """

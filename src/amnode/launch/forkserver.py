@@ -340,11 +340,15 @@ class _Server:
         process.exited.add_done_callback(lambda _: self._forget(process))
 
     async def close(self, timeout: float) -> None:
-        """Lets it end; waits for that if nothing that it forked lives."""
+        """Lets it end; waits for that if nothing that it forked lives.
+
+        Args:
+            timeout: seconds that it has.
+        """
         self._closing = True
         try:
             async with asyncio.timeout(timeout):
-                while self._pending or self._dropped:
+                while self._is_settling():
                     self._changed.clear()
                     await self._changed.wait()
                 self._let_go()
@@ -355,6 +359,11 @@ class _Server:
         except BaseException:
             self.process.kill()
             raise
+
+    def _is_settling(self) -> bool:
+        """Whether there are starts under way, or ends that it will tell in a moment."""
+        ending = any(process.has_ended for process in self._living.values())
+        return bool(self._pending or self._dropped or ending)
 
     async def kill(self) -> None:
         """Ends it at once, but nothing that it forked."""

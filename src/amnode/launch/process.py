@@ -438,6 +438,11 @@ class ServedProcess(_Watched):
         self._loop.add_reader(pidfd, self._see)
         self._watch_output()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, even if nobody knows yet how."""
+        return self._look()
+
     def told(self, ended: Ended) -> None:
         """Its parent has reaped it, and says how it ended."""
         if self._record is None:
