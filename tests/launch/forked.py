@@ -164,6 +164,7 @@ def daemonise(line: int) -> None:
             while True:
                 signal.pause()
         sys.exit(0)
+    os.close(writing)
     os.waitpid(middle, 0)
     os.read(reading, 1)
 
@@ -190,3 +191,18 @@ def segfault(payload: bytes) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(0)
+
+
+def family_on_a_line(payload: bytes) -> None:
+    """A family whose parent ends in good order when nobody holds the lifeline any more."""
+    fifo, lifeline = payload.split(b" ")
+    line = _line(fifo)
+    _fork_and_stay(line, "child", new_session=False)
+    _fork_and_stay(line, "leader", new_session=True)
+    daemonise(line)
+    os.write(line, b"parent\n")
+    # To open it must not wait: who held it may be gone.
+    reading = os.open(lifeline, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    while os.read(reading, 1):
+        pass

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -74,7 +73,7 @@ class InProcessLauncher:
         if body is None:
             known = ", ".join(self._bodies) or "nothing"
             raise LaunchError(
-                f"No coroutine stands for {shown(boot.run)!r}: this launcher has {known}."
+                f"No coroutine stands for `{shown(boot.run)}`: this launcher has {known}."
             )
         self._last_pid += 1
         return InProcess(self._last_pid, body, boot.payload, spec.output_limit)
@@ -151,12 +150,9 @@ class InProcess:
 
     async def dump_stack(self, timeout: float = 1.0) -> tuple[str, ...]:
         """Where its tasks are; it takes no time."""
-        text = io.StringIO()
-        for task in self._living():
-            task.print_stack(file=text)
-        lines = text.getvalue()
-        self.write(lines)
-        return last_lines(lines.encode("utf-8", "backslashreplace"), lines.count("\n"))
+        lines = [line for task in self._living() for line in _stack(task)]
+        self.write("".join(f"{line}\n" for line in lines))
+        return tuple(map(shown, lines))
 
     def tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last lines that it wrote, oldest first, safe to show."""
@@ -248,6 +244,17 @@ class InProcess:
         if error is not None:
             context["exception"] = error
         self._loop.call_exception_handler(context)
+
+
+def _stack(task: asyncio.Task[Any]) -> list[str]:
+    """Where a task is, outermost first, as `faulthandler` writes it."""
+    lines = [f"Task {task.get_name()} (most recent call last):"]
+    waiting: Any = task.get_coro()
+    while (frame := getattr(waiting, "cr_frame", None)) is not None:
+        code = frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {frame.f_lineno} in {code.co_name}')
+        waiting = waiting.cr_await
+    return lines
 
 
 class _Factory:
