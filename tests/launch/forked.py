@@ -107,7 +107,8 @@ def fail(payload: bytes) -> None:
 
 
 def _line(payload: bytes) -> int:
-    line = os.open(payload, os.O_WRONLY)
+    # Not waiting for a reader: who reads may be dead.
+    line = os.open(payload, os.O_WRONLY | os.O_NONBLOCK)
     os.set_inheritable(line, True)
     return line
 
