@@ -2,8 +2,9 @@
 
 1. Only its owner may read it. What is no regular file, or a symbolic link, is refused.
 2. Processes append to it, so it can be cut while they write: what comes next is at its new end.
-3. A file past its limit is cut: its last part is written again, behind a line that says so.
-   What is written in the very moment of the cut may be lost; nothing else is.
+3. Of a file past its limit only the last part stays. Where the system can take the rest out of
+   it in place, nothing else is touched, and its length still counts what is gone. Elsewhere it
+   is emptied and its last part written again; what comes in that very moment may be lost.
 4. What a process may have put in its place is never followed, nor waited for, and never cut.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +24,10 @@ TAIL_BYTES = 64 * 1024
 
 #: Bytes that a cut keeps at most: the loop waits while they are written.
 _KEPT = 1024 * 1024
+
+#: From <linux/falloc.h>.
+_KEEP_SIZE = 1
+_PUNCH_HOLE = 2
 
 #: Opens what may be something else by now (rule 4).
 _UNHELD = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -49,6 +55,8 @@ class OutputFile:
         self.limit = limit
         self._start = start
         self._identity = identity
+        #: Bytes at the beginning that were taken out.
+        self._gone = 0
 
     @classmethod
     def opened(cls, path: Path, descriptor: int, limit: int) -> OutputFile:
@@ -74,7 +82,10 @@ class OutputFile:
 
     def cut(self) -> bool:
         """Cuts the file if it is past its limit (rule 3); whether it did."""
-        if not self.limit or self.end() <= self.limit:
+        end = self.end()
+        if end < self._gone:  # the process emptied it
+            self._gone = 0
+        if not self.limit or end - self._gone <= self.limit:
             return False
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | _UNHELD)
@@ -84,20 +95,32 @@ class OutputFile:
             found = os.fstat(descriptor)
             if (found.st_dev, found.st_ino) != self._identity:
                 return False
-            self._cut(descriptor, found.st_size)
-        except OSError:  # a full disk: the file is short already, and the next cut tries again
+            self._cut(descriptor)
+        except OSError:  # a full disk: what is kept is short, and the next cut tries again
             return False
         finally:
             os.close(descriptor)
         return True
 
-    def _cut(self, descriptor: int, size: int) -> None:
-        kept = min(self.limit // 4, _KEPT)
-        data = os.pread(descriptor, kept, size - kept)
+    def _cut(self, descriptor: int) -> None:
+        first, data = self._kept(descriptor)
+        if _take_out(descriptor, first):
+            self._start = max(self._start, first)
+            self._gone = first
+            return
+        while os.fstat(descriptor).st_size > first + len(data):  # more has come meanwhile
+            first, data = self._kept(descriptor)
         os.ftruncate(descriptor, 0)
         self._start = 0
-        note = f"[{size - len(data)} bytes before this were cut: output is limited]\n"
-        os.write(descriptor, note.encode() + data)
+        os.write(descriptor, data)
+
+    def _kept(self, descriptor: int) -> tuple[int, bytes]:
+        """What stays: the last part, from the beginning of a line if it has one."""
+        kept = min(self.limit // 4, _KEPT)
+        first = os.fstat(descriptor).st_size - kept
+        data = os.pread(descriptor, kept, first)
+        line = data.find(b"\n") + 1
+        return first + line, data[line:]
 
     def _last_lines(self, lines: int, position: int) -> tuple[str, ...]:
         try:
@@ -112,6 +135,20 @@ class OutputFile:
         except OSError:
             return ()
         return last_lines(data, lines, cut=start > first)
+
+
+def _take_out(descriptor: int, length: int) -> bool:
+    """Gives the first bytes of a file back to the system; False where it cannot.
+
+    The others keep their places, so that whoever writes meanwhile is not disturbed.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes  # where nothing is cut nobody needs it
+
+    flags = _KEEP_SIZE | _PUNCH_HOLE
+    zero, count = ctypes.c_long(0), ctypes.c_long(length)
+    return ctypes.CDLL(None).fallocate(descriptor, flags, zero, count) == 0
 
 
 def open_output(path: Path, undo: ExitStack) -> int:
