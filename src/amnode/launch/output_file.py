@@ -84,7 +84,7 @@ class OutputFile:
         """Cuts the file if it is past its limit (rule 3); whether it did."""
         end = self.end()
         if end < self._gone:  # the process emptied it
-            self._gone = 0
+            self._gone = self._start = 0
         if not self.limit or end - self._gone <= self.limit:
             return False
         try:

@@ -468,9 +468,11 @@ class ServedProcess(_Watched):
             if error.errno != errno.EINVAL:
                 raise
         # An older kernel: the group is for its parent to signal, who knows that it is there.
-        if self._ask is not None:
-            self._ask(number)
-        return send(pidfd, number)
+        if self._ask is None:
+            return send(pidfd, number)
+        self._ask(number)
+        send(pidfd, number)  # it may have gone by now, by what it was sent
+        return True
 
     def _see(self) -> None:
         """It has ended, and is to be reaped."""
