@@ -153,6 +153,38 @@ def _fork_and_stay(line: int, name: str, *, new_session: bool) -> None:
             signal.pause()
 
 
+def group(payload: bytes) -> None:
+    """Has a child in its group that says when it is terminated, and one that will not be."""
+    _make_group(_line(payload))
+    while True:
+        signal.pause()
+
+
+def group_of_one_that_stays(payload: bytes) -> None:
+    """The same, but it will not be terminated itself."""
+    line = _line(payload)
+    _make_group(line)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(line, b"parent\n")
+    while True:
+        signal.pause()
+
+
+def _make_group(line: int) -> None:
+    for deaf in (False, True):
+        if os.fork() == 0:
+
+            def end(*_: object, deaf: bool = deaf) -> None:
+                os.write(line, b"deaf\n" if deaf else b"terminated\n")
+                if not deaf:
+                    os._exit(0)
+
+            signal.signal(signal.SIGTERM, end)
+            os.write(line, b"member\n")
+            while True:
+                signal.pause()
+
+
 def daemonise(line: int) -> None:
     """As a daemon does: its parent has gone, and it leads a session."""
     reading, writing = os.pipe()

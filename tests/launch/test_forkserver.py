@@ -6,7 +6,9 @@ import asyncio
 import errno
 import json
 import os
+import select
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -222,13 +224,22 @@ async def test_it_is_signalled(forks: Forks, name: str) -> None:
     assert getattr(process, name)() is False
 
 
-@pytest.mark.usefixtures("group_signals")
-async def test_its_group_is_terminated_with_it(forks: Forks) -> None:
-    process = await forks.run("print_much", f"0 {forks.fifo.path}")
-    assert await forks.fifo.line() == "printed"
-    process.terminate()
-    assert (await process.wait()).signal == "SIGTERM"
+async def test_its_group_ends_with_it(forks: Forks) -> None:
+    process = await forks.run("group", str(forks.fifo.path))
+    assert {await forks.fifo.line() for _ in range(2)} == {"member"}
+    os.kill(process.pid, signal.SIGKILL)
+    assert (await process.wait()).signal == "SIGKILL"
     await forks.fifo.ended()
+
+
+@pytest.mark.usefixtures("group_signals")
+async def test_a_member_of_its_group_is_terminated(forks: Forks) -> None:
+    """The process itself takes no notice, so that the end of its group is not by its own."""
+    process = await forks.run("group_of_one_that_stays", str(forks.fifo.path))
+    assert {await forks.fifo.line() for _ in range(3)} == {"member", "parent"}
+    assert process.terminate()
+    assert {await forks.fifo.line() for _ in range(2)} == {"terminated", "deaf"}
+    assert not process.exited.done()
 
 
 async def test_fifty_end_together(forks: Forks) -> None:
@@ -553,6 +564,46 @@ async def test_a_request_that_the_server_cannot_read_ends_it(forks: Forks) -> No
     record = await server.process.wait()
     assert record.exit_code == 1
     assert "A fork server is not told" in server.process.tail()[-1]
+
+
+#: Starts a server, and a copy of itself that has all of its descriptors, and says who is who.
+COPIED = """
+import asyncio, os, signal, sys
+sys.path.insert(0, "tests/launch")
+from pathlib import Path
+from amnode.launch.forkserver import ForkServerLauncher
+from amnode.launch.process import LaunchSpec
+import msgspec
+
+async def main():
+    directory = Path(sys.argv[1])
+    launcher = ForkServerLauncher(output=directory / "server", modules=["msgspec"])
+    record = {"run": "os:fsencode", "path": [], "payload": b""}
+    argv = (sys.executable, "-m", "amnode.launch.entry")
+    spec = LaunchSpec(argv, msgspec.msgpack.encode(record), directory / "output")
+    await (await launcher.launch(spec)).wait()
+    copy = os.fork()
+    if copy == 0:
+        signal.pause()
+    print(launcher.server_pid, copy, flush=True)
+    signal.pause()
+
+asyncio.run(main())
+"""
+
+
+def test_a_copy_of_the_launcher_does_not_keep_the_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COPIED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        server, copy = map(int, program.stdout.readline().split())
+        descriptor = os.pidfd_open(server)
+        try:
+            program.kill()
+            assert select.select([descriptor], [], [], 10)[0], "the server stays for the copy"
+        finally:
+            os.close(descriptor)
+            os.kill(copy, signal.SIGKILL)
 
 
 # -- which way -------------------------------------------------------------------------------
