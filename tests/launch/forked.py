@@ -37,7 +37,10 @@ def crash(payload: bytes) -> None:
 def leave_a_child(payload: bytes) -> None:
     """A program that an import starts is none that a worker left."""
     if os.fork() == 0:
-        os.write(_line(payload), f"helper {os.getpid()}\n".encode())
+        os.setsid()
+        line = _line(payload)
+        signal.signal(signal.SIGUSR1, lambda *_: os.write(line, b"alive\n"))
+        os.write(line, f"helper {os.getpid()}\n".encode())
         while True:
             signal.pause()
 

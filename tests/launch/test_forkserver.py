@@ -308,6 +308,9 @@ async def test_what_the_imports_started_lives_as_long_as_the_server(forks: Forks
     assert (await (await forks.run("end_with", "0")).wait()).exit_code == 0
     helper = int((await forks.fifo.line()).removeprefix("helper "))
     assert psutil.Process(helper).ppid() == forks.server.pid
+    assert (await (await forks.run("end_with", "0")).wait()).exit_code == 0
+    os.kill(helper, signal.SIGUSR1)
+    assert await forks.fifo.line() == "alive"
     await forks.launcher.close()
     await forks.fifo.ended()
 
@@ -441,6 +444,26 @@ async def test_a_start_that_is_cancelled_at_any_turn_leaves_nothing(forks: Forks
         assert not spec.output.exists()
     await forks.launcher.close()
     assert await forks.fifo._reader.read() is not None  # whoever opened it has gone
+
+
+async def test_a_start_that_is_cancelled_in_the_turn_in_which_it_comes_leaves_nothing(
+    forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forks.told()
+    server = forks.server
+    spec = forks.spec("stay", str(forks.fifo.path), output=forks.directory / "cancelled")
+    start = asyncio.create_task(forks.launcher.launch(spec))
+    take = forkserver._Server._take_started
+
+    def take_and_cancel(*args: Any) -> None:
+        take(*args)
+        start.cancel()
+
+    monkeypatch.setattr(forkserver._Server, "_take_started", take_and_cancel)
+    await asyncio.wait([start])
+    assert start.cancelled() and not spec.output.exists()
+    await forks.launcher.close()
+    assert not server.is_running(), "it stays as long as a process of it lives"
 
 
 async def test_the_first_start_can_be_cancelled_and_the_server_is_there_for_the_next(

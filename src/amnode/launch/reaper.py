@@ -198,6 +198,7 @@ class Reaper:
         while found := _corpse():
             number = self._children.pop(found.si_pid, None)
             if number is not None:
+                # Before its end is told; and all there is where this may be no subreaper.
                 _kill_group(found.si_pid, signal.SIGKILL)
                 by_signal = found.si_code != os.CLD_EXITED
                 ended.append(Ended(number, by_signal, found.si_status))
