@@ -152,8 +152,8 @@ def test_everything_below_it_is_ended_and_nothing_else(tree: Tree) -> None:
     assert len(below) == 14
     end_descendants(tree.pid)
     assert all(dies(process.pid) for process in below)
-    assert state_of(tree.pid) == "S", "the process itself goes on"
-    assert [p.status() for p in other.below()] == [psutil.STATUS_SLEEPING]
+    assert state_of(tree.pid) in ("R", "S"), "the process itself goes on"
+    assert [state_of(p.pid) in ("R", "S") for p in other.below()] == [True]
     end_descendants(other.pid)
     other.end()
 
@@ -181,7 +181,7 @@ def test_a_child_of_somebody_else_is_not_taken_for_one(
 
     monkeypatch.setattr(reaper, "children_of", with_stranger)
     end_descendants(tree.pid)
-    assert state_of(stranger.pid) == "S"
+    assert state_of(stranger.pid) in ("R", "S")
     stranger.end()
 
 
@@ -191,7 +191,7 @@ def test_where_there_is_no_pidfd_nothing_is_sent(
     with monkeypatch.context() as patch:
         patch.delattr(os, "pidfd_open")
         end_descendants(tree.pid)
-    assert all(process.status() == psutil.STATUS_SLEEPING for process in tree.below())
+    assert all(state_of(process.pid) in ("R", "S") for process in tree.below())
     end_descendants(tree.pid)
 
 
