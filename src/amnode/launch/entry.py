@@ -119,12 +119,17 @@ def main() -> int:
 
 def run(boot: Boot) -> int:
     """Does what a boot record says; returns the exit code."""
+    prepare()
+    sys.path[:] = dict.fromkeys([*boot.path, *sys.path])
+    return int(find(boot.run)(boot.payload) or 0)
+
+
+def prepare() -> None:
+    """What a process of a pool does first (rules 4 and 5); a program of its own calls it, too."""
     show_stacks()
     if become_subreaper():
         # Registered first, it runs last: what others registered may still need the children.
         atexit.register(_end_own, os.getpid())
-    sys.path[:] = dict.fromkeys([*boot.path, *sys.path])
-    return int(find(boot.run)(boot.payload) or 0)
 
 
 def find(name: str) -> Callable[[bytes], Any]:
