@@ -49,6 +49,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
+	$(PY) benchmarks/launch.py
 
 .PHONY: clean
 clean:  ## remove all that make and the tools created

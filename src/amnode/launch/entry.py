@@ -125,7 +125,7 @@ def run(boot: Boot) -> int:
 
 
 def prepare() -> None:
-    """What a process of a pool does first (rules 4 and 5); a program of its own calls it, too."""
+    """What a process of a pool does first (rules 4 and 5); a program of its own, too."""
     show_stacks()
     if become_subreaper():
         # Registered first, it runs last: what others registered may still need the children.
