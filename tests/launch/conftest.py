@@ -47,6 +47,9 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     if item.path.name == "test_process.py":
         return FACTORIES
+    if item.path.name == "test_forkserver.py":  # `violent_ends.py` has the standard loop
+        name = list(FACTORIES)[-1]
+        return {name: FACTORIES[name]}
     return {"asyncio": asyncio.new_event_loop}  # what is started cannot notice the loop
 
 

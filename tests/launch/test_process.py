@@ -17,7 +17,8 @@ import pytest
 
 from amnode.errors import LaunchError
 from amnode.launch.command import CommandLauncher
-from amnode.launch.process import TAIL_BYTES, ChildProcess, ExitRecord, LaunchSpec
+from amnode.launch.output_file import TAIL_BYTES, OutputFile
+from amnode.launch.process import ChildProcess, ExitRecord, LaunchSpec
 from tests.launch.conftest import Children, Signal, no_children
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -153,48 +154,6 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_one(
     assert getattr(process, name)() is False
     assert signals == [Signal(process.pid, signal.SIGKILL, psutil.STATUS_ZOMBIE)]
     assert (await process.wait()).exit_code == 5
-
-
-# -- an end in two steps -------------------------------------------------------------------
-
-STUBBORN = """
-signal.signal(signal.SIGTERM, lambda *_: say('not yet'))
-say('here')
-while True: signal.pause()
-"""
-
-
-async def test_one_that_terminates_is_not_killed(
-    children: Children, signals: list[Signal]
-) -> None:
-    process = await children.waiting()
-    assert (await process.end(600.0)).signal == "SIGTERM"
-    assert [s.state for s in signals if s.number == signal.SIGKILL] == [psutil.STATUS_ZOMBIE]
-
-
-async def test_one_that_does_not_terminate_in_time_is_killed(children: Children) -> None:
-    process = await children.waiting(STUBBORN)
-    assert (await process.end(0.0)).signal == "SIGKILL"
-
-
-async def test_whoever_cancels_an_end_has_it_at_once(children: Children) -> None:
-    process = await children.waiting(STUBBORN)
-    end = asyncio.create_task(process.end(600.0))
-    assert await children.fifo.line() == "not yet"
-    end.cancel()
-    await asyncio.wait([end])
-    assert end.cancelled()
-    assert (await process.wait()).signal == "SIGKILL"
-
-
-async def test_the_end_of_one_that_has_ended_is_its_record(
-    children: Children, signals: list[Signal]
-) -> None:
-    process = await children.sh("exit 8")
-    record = await process.wait()
-    signals.clear()
-    assert await process.end(600.0) is record
-    assert signals == []
 
 
 # -- its group -----------------------------------------------------------------------------
@@ -372,7 +331,7 @@ async def test_a_system_without_pidfds_is_watched_by_threads(
 def test_outside_a_loop_there_is_no_process(use_pidfd: bool, tmp_path: Path) -> None:
     popen = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True)
     with popen, pytest.raises(RuntimeError, match="no running event loop"):
-        ChildProcess(popen, tmp_path, use_pidfd=use_pidfd)
+        ChildProcess(popen, OutputFile(tmp_path), use_pidfd=use_pidfd)
     assert popen.returncode == -signal.SIGKILL
 
 
@@ -390,7 +349,7 @@ def test_one_that_a_loop_cannot_watch_is_ended(
     monkeypatch.setattr(asyncio, "get_running_loop", Loop)
     popen = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True)
     with popen, pytest.raises(RuntimeError, match="watches no descriptors"):
-        ChildProcess(popen, tmp_path)
+        ChildProcess(popen, OutputFile(tmp_path))
     assert popen.returncode == -signal.SIGKILL
 
 
@@ -404,7 +363,7 @@ async def test_popen_waits_for_no_number_that_is_a_stranger_s(
     use_pidfd: bool, tmp_path: Path, script: str, returncode: int
 ) -> None:
     popen = run(script)
-    process = ChildProcess(popen, tmp_path, use_pidfd=use_pidfd)
+    process = ChildProcess(popen, OutputFile(tmp_path), use_pidfd=use_pidfd)
     if script == "reaped elsewhere":
         reap(popen.pid)
     await process.wait()
@@ -421,7 +380,7 @@ def started_on_a_closed_loop(
     popen = run("exec /bin/sleep 600")
 
     async def start() -> ChildProcess:
-        process = ChildProcess(popen, output, use_pidfd=use_pidfd)
+        process = ChildProcess(popen, OutputFile(output), use_pidfd=use_pidfd)
         process.exited.add_done_callback(lambda _: None)  # somebody waits to this day
         return process
 

@@ -28,6 +28,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 OF_A_WORKER = {
     "amnode.launch",
     "amnode.launch.entry",
+    "amnode.launch.reaper",
     "amnode.node",
     "amnode.node.args",
     "amnode.node.class_name",

@@ -42,12 +42,13 @@ KINDS = {
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server streams
+        launch/  inprocess
         node/  adopt adopted bootstrap client lease_watch leased listing operating supervisor
         node/  transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport
-        launch/  command entry process
+        launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory private_directory state_directory
     """,
 }
@@ -325,11 +326,18 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
         ["machine/machine.py", "rpc/transport.py", *LAUNCH]
         + [path for path in _listed(DRIVERS) if not path.startswith("machine/")],
     ),
-    "socket, ssl": (_imports_of("socket", "ssl"), ["rpc/transport.py"]),
-    "os.kill": (_os_kill, ["launch/process.py"]),
+    "socket, ssl": (
+        _imports_of("socket", "ssl"),
+        ["rpc/transport.py", "launch/fork_channel.py"],
+    ),
+    "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
-        _mentions_of(*_words("killpg pidfd_open pidfd_send_signal waitpid waitid wait3 wait4")),
-        ["launch/process.py"],
+        _mentions_of(*_words("killpg pidfd_send_signal waitpid waitid wait3 wait4")),
+        ["launch/process.py", "launch/reaper.py"],
+    ),
+    "opening of pidfds": (
+        _mentions_of("pidfd_open"),
+        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),

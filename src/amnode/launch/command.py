@@ -4,8 +4,13 @@
    there are none, through a pipe. Neither the command line nor the environment holds more than
    the number of the descriptor.
 2. The output goes to a file, not to a pipe: what a process prints must not fail because its
-   parent is gone. Only its owner may read it, and a symbolic link in its place is refused.
+   parent is gone.
 3. A start that fails leaves nothing: no process, no descriptor, no file.
+4. What is promised of the processes that such a process starts: its group ends with it,
+   however it ends. `kill()` ends everything below it, in sessions of their own too. So does
+   its own orderly end, if it runs `amnode.launch.entry`. What left the group of one that
+   somebody else killed goes to the next subreaper above, and is not ended; with a fork server
+   it is.
 """
 
 from __future__ import annotations
@@ -14,15 +19,19 @@ import errno
 import fcntl
 import os
 import shlex
-import stat
 import subprocess
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from amnode.errors import LaunchError
 from amnode.launch.entry import BOOT_FD, PIPE_LIMIT
 from amnode.launch.output import shown
+from amnode.launch.output_file import OutputFile, open_output
 from amnode.launch.process import ChildProcess, LaunchSpec
+
+#: The command of a process that runs the function which its boot record names.
+ENTRY = (sys.executable, "-m", "amnode.launch.entry")
 
 #: The first descriptor that is none of a process's standard streams.
 _FIRST_FREE = 3
@@ -56,23 +65,49 @@ class CommandLauncher:
         Raises:
             LaunchError: it could not be started; says which command, and why.
         """
-        try:
-            return _start(spec, use_pidfd=self._use_pidfd)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise LaunchError(_explain(spec, error)) from error
+        return start(spec, use_pidfd=self._use_pidfd)
+
+    async def close(self) -> None:
+        """There is nothing to close: each process stands for itself."""
 
 
-def _start(spec: LaunchSpec, *, use_pidfd: bool) -> ChildProcess:
+def start(
+    spec: LaunchSpec,
+    *,
+    use_pidfd: bool = True,
+    pass_fds: Sequence[int] = (),
+    ends_below: bool = True,
+) -> ChildProcess:
+    """Starts a process by command.
+
+    Args:
+        spec: what to start.
+        use_pidfd: False watches it with a thread even where there are pidfds.
+        pass_fds: descriptors that it inherits, besides its boot record.
+        ends_below: what it started is ended with it; False where only its group is.
+
+    Raises:
+        LaunchError: it could not be started; says which command, and why.
+    """
+    try:
+        return _start(spec, use_pidfd, pass_fds, ends_below)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise LaunchError(explain(spec, error)) from error
+
+
+def _start(
+    spec: LaunchSpec, use_pidfd: bool, pass_fds: Sequence[int], ends_below: bool
+) -> ChildProcess:
     if not spec.argv:
         raise ValueError("there is no program in its argv")
     with ExitStack() as undo, ExitStack() as opened:
-        output = _open_output(spec.output, undo)
+        output = open_output(spec.output, undo)
         opened.callback(os.close, output)
-        boot = _above_standard(_boot_descriptor(spec.boot))
+        boot = _above_standard(record_descriptor(spec.boot))
         opened.callback(os.close, boot)
         environment = dict(os.environ if spec.env is None else spec.env)
         environment[BOOT_FD] = str(boot)
-        before = os.fstat(output).st_size
+        file = OutputFile.opened(spec.output, output, spec.output_limit)
         popen = subprocess.Popen(
             spec.argv,
             stdin=subprocess.DEVNULL,
@@ -80,33 +115,20 @@ def _start(spec: LaunchSpec, *, use_pidfd: bool) -> ChildProcess:
             stderr=output,
             cwd=spec.cwd,
             env=environment,
-            pass_fds=(boot,),
+            pass_fds=(boot, *pass_fds),
             start_new_session=True,
         )
-        child = ChildProcess(popen, spec.output, output_start=before, use_pidfd=use_pidfd)
+        child = ChildProcess(popen, file, use_pidfd=use_pidfd, ends_below=ends_below)
         undo.pop_all()
     return child
 
 
-def _open_output(path: Path, undo: ExitStack) -> int:
-    """Opens the output file to append to it (rule 2); `undo` removes it if it was made."""
-    # Without O_NONBLOCK the opening of a FIFO would wait for its reader.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        descriptor = os.open(path, flags)
-    else:
-        undo.callback(path.unlink, missing_ok=True)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "its output is no regular file", str(path))
-    os.set_blocking(descriptor, True)
-    return descriptor
+def record_descriptor(boot: bytes) -> int:
+    """A descriptor from which a child reads `boot` to the end (rule 1).
 
-
-def _boot_descriptor(boot: bytes) -> int:
-    """A descriptor from which the child reads `boot` to the end (rule 1)."""
+    Raises:
+        OSError: there is none, or what there is cannot hold it.
+    """
     if not hasattr(os, "memfd_create"):
         return _boot_pipe(boot)
     with ExitStack() as undo:
@@ -149,8 +171,8 @@ def _boot_pipe(boot: bytes) -> int:
     return reading
 
 
-def _explain(spec: LaunchSpec, error: Exception) -> str:
-    """The command, the reason, and what to do; no line of it can be forged by an argument."""
+def explain(spec: LaunchSpec, error: Exception) -> str:
+    """Which command, why not, and what to do; no line of it can be forged by an argument."""
     reason = str(error)
     advice = ""
     if isinstance(error, OSError):

@@ -1,6 +1,7 @@
 """The first lines inside a process that was launched: `python -m amnode.launch.entry`.
 
-It reads its boot record from an inherited descriptor and calls the function that it names.
+It reads its boot record from an inherited descriptor and calls the function that it names. What
+a fork server forks comes to `run` with its record.
 
 1. The record is read once: afterwards the descriptor is closed, the variable that named it is
    gone, and the bytes that were read are overwritten. Only the payload is left, with whom it
@@ -9,19 +10,33 @@ It reads its boot record from an inherited descriptor and calls the function tha
    the standard error, which is the output file of the process.
 3. Every start waits for this file, so it imports no event loop and no other layer.
 4. What is printed after the record was taken is in the output at the end of each line,
-   however the process ends.
+   however the process ends. One that crashes leaves its stack there, and so does one that
+   is sent `DUMP_SIGNAL`, even while it holds the interpreter.
+5. Where the system has subreapers the process is one: what it starts stays below it, in
+   sessions of their own too, and at its orderly end is ended with it.
 """
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from amnode.launch.reaper import become_subreaper, end_descendants
+
 #: The environment variable with the number of the descriptor.
 BOOT_FD = "AM_NODE_BOOT_FD"
+
+#: Has a process write the stacks of its threads to its output. One that hardly any program
+#: uses; where there are no such signals, one that few do.
+DUMP_SIGNAL = signal.SIGRTMAX - 1 if sys.platform == "linux" else signal.SIGUSR2
 
 #: Bytes of a record that may come through a pipe, which has no size to ask for.
 PIPE_LIMIT = 64 * 1024
@@ -46,21 +61,34 @@ class Boot(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def take_boot() -> Boot:
-    """Takes the boot record (rule 1).
+    """Takes the boot record that the environment names (rule 1).
 
     Raises:
-        SystemExit: there is none; the process was not started by a launcher.
-        msgspec.DecodeError: it is not one.
+        SystemExit: there is none, as the process was not started by a launcher; or it is none.
     """
     number = os.environ.pop(BOOT_FD, "")
     if not number.isdecimal():
         raise SystemExit(f"{BOOT_FD} is not set: this program is started by a supervisor.")
-    data = _read(int(number))
+    return read_boot(int(number))
+
+
+def read_boot(descriptor: int) -> Boot:
+    """Takes the boot record from a descriptor, and closes that (rule 1).
+
+    Raises:
+        SystemExit: it is none.
+    """
+    data = _read(descriptor)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(line_buffering=True)  # rule 4: to a file it would be kept back in blocks
     try:
         return msgspec.msgpack.decode(data, type=Boot)
+    except msgspec.MsgspecError as error:
+        raise SystemExit(
+            f"The boot record of {len(data)} bytes is none: {error}. Start this program by the "
+            "same version of amnode that it has."
+        ) from None
     finally:
         data[:] = bytes(len(data))
 
@@ -86,11 +114,40 @@ def _read(descriptor: int) -> bytearray:
 
 def main() -> int:
     """Does what the boot record says; returns the exit code."""
-    boot = take_boot()
+    return run(take_boot())
+
+
+def run(boot: Boot) -> int:
+    """Does what a boot record says; returns the exit code."""
+    prepare()
     sys.path[:] = dict.fromkeys([*boot.path, *sys.path])
-    module, _, attribute = boot.run.partition(":")
-    function = getattr(importlib.import_module(module), attribute)
-    return int(function(boot.payload) or 0)
+    return int(find(boot.run)(boot.payload) or 0)
+
+
+def prepare() -> None:
+    """What a process of a pool does first (rules 4 and 5); a program of its own, too."""
+    show_stacks()
+    if become_subreaper():
+        # Registered first, it runs last: what others registered may still need the children.
+        atexit.register(_end_own, os.getpid())
+
+
+def find(name: str) -> Callable[[bytes], Any]:
+    """The function that `module:attribute` names, imported."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def show_stacks() -> None:
+    """Has a crash, and `DUMP_SIGNAL`, write stacks to the standard error (rule 4)."""
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+
+
+def _end_own(owner: int) -> None:
+    """Rule 5, for the process that registered it and not for one that this has forked."""
+    if os.getpid() == owner:
+        end_descendants(owner)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""One child process: how it is watched, how it is ended, and what is known of its end.
+"""One process: how it is watched, how it is ended, and what is known of its end.
 
-The only file that sends a signal, and the only one that reaps. Rules:
+The only file that sends signals and reaps where there is a loop (`reaper.py` does where there
+is none). Rules:
 
-1. A signal goes to a child that has not been reaped, so that its number is no stranger's. Each
-   time the system is asked first. Afterwards nothing is sent, whoever asks.
+1. A signal goes to a child that has not been reaped, so that its number is no stranger's, or to
+   a process whose pidfd is held, which has no other. Each time the system is asked first.
+   Afterwards nothing is sent, whoever asks.
 2. A child leads a process group of its own. When it has ended, what is left of the group is
    killed *before* the child is reaped, while its corpse still keeps the number of the group.
-   (What made a session of its own has left the group, and is not reached.)
+   What made a session of its own has left the group; `kill` finds it below the living process.
 3. The end is noticed through the child's pidfd, or where there is none, by one waiting thread,
    which reaps nothing.
 4. If somebody else reaped the child (code that waits for any process, SIGCHLD that is ignored)
    its end is told as unknown; then nothing is sent, not even to its group.
-5. Everything but the waiting thread runs on the thread of the loop that launched the child.
+5. The child of a fork server is reaped by that, which tells how it ended. Where nobody tells
+   any more, the kernel is asked, which is the parent's heir; what it cannot say is unknown.
+6. Everything but the waiting thread runs on the thread of the loop that launched the process.
 """
 
 from __future__ import annotations
@@ -20,21 +24,47 @@ import asyncio
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from amnode.errors import LaunchError
-from amnode.launch.output import last_lines
+from amnode.launch.entry import DUMP_SIGNAL
+from amnode.launch.output_file import OutputFile
+from amnode.launch.reaper import Ended, end_descendants, has_ended, send, state_of
 
-#: Bytes at the end of the output that `tail` looks at.
-TAIL_BYTES = 64 * 1024
+#: Bytes of output past which a process's file is cut, by default.
+OUTPUT_LIMIT = 8 * 1024 * 1024
+
+#: Seconds between two looks at the length of an output file.
+_CUT_INTERVAL = 2.0
+
+#: Seconds between two looks whether a process has written its stacks.
+_DUMP_INTERVAL = 0.005
+
+#: Lines of stacks that are kept: a hundred threads would not be read by anybody.
+_DUMP_LINES = 400
+
+#: Seconds that a fork server, or whoever reaps instead of one that is dead, has to do so; and
+#: between two questions to the kernel whether it has been done.
+_REAP_TIMEOUT = 2.0
+_REAP_INTERVAL = 0.01
+
+#: From <linux/pidfd.h>: signals a group through the descriptor of its leader (Linux 6.9), and
+#: asks how a process ended that was reaped (Linux 6.15).
+_GROUP = 4
+_INFO_SIZE = 64
+_GET_INFO = 3 << 30 | _INFO_SIZE << 16 | 0xFF << 8 | 11
+_INFO_EXIT = 8
+_EXIT_OFFSET = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,7 @@ class LaunchSpec:
         output: the file that its output is appended to; made if it does not exist.
         env: of the process; this one's by default.
         cwd: of the process; this one's by default.
+        output_limit: bytes past which the output is cut to its last part; 0 for never.
     """
 
     argv: tuple[str, ...]
@@ -81,6 +112,7 @@ class LaunchSpec:
     output: Path
     env: Mapping[str, str] | None = field(default=None, repr=False)
     cwd: Path | None = None
+    output_limit: int = OUTPUT_LIMIT
 
 
 class Process(Protocol):
@@ -113,13 +145,24 @@ class Process(Protocol):
         ...
 
     def kill(self) -> bool:
-        """SIGKILL to its group; False if it has ended, and nothing was sent."""
+        """SIGKILL to it, its group and what descends from it.
+
+        False if it has ended, and nothing was sent.
+        """
         ...
 
-    async def end(self, term_timeout: float) -> ExitRecord:
-        """SIGTERM, then SIGKILL if it has not ended within `term_timeout` seconds.
+    def is_stopped(self) -> bool:
+        """Whether it stands still, by SIGSTOP or a debugger; False where nobody can say."""
+        ...
 
-        Returns when it has ended. If it is cancelled, the process is killed at once.
+    async def dump_stack(self, timeout: float = 1.0) -> tuple[str, ...]:
+        """Has it write the stacks of its threads to its output, even while it is blocked.
+
+        Args:
+            timeout: seconds that it has.
+
+        Returns:
+            The lines, safe to show; none if it has ended, is stopped, or knows no such signal.
         """
         ...
 
@@ -139,54 +182,37 @@ class Launcher(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Starts no more. Processes that live go on, and their ends are still told.
 
-class ChildProcess:
-    """A child of this process that leads a group of its own.
+        Calling it again changes nothing.
+        """
+        ...
 
-    Args:
-        popen: the child; from now on it is watched and reaped here, and by nobody else. It is
-            ended if this constructor raises.
-        output: the file that it writes to.
-        output_start: bytes that were in the file before; they are not the child's.
-        use_pidfd: False watches with a thread even where there are pidfds.
 
-    Raises:
-        LaunchError: it cannot be watched.
-        OSError: it cannot be watched, for want of descriptors or threads.
-        RuntimeError: there is no running loop.
-    """
+class _Watched(ABC):
+    """What is the same of all processes, whoever reaps them."""
 
-    def __init__(
-        self,
-        popen: subprocess.Popen[bytes],
-        output: Path,
-        *,
-        output_start: int = 0,
-        use_pidfd: bool = True,
-    ) -> None:
-        self._popen = popen
+    _pidfd: int | None = None  # of one without a loop, too
+
+    def __init__(self, pid: int, output: OutputFile) -> None:
+        self._pid = pid
         self._output = output
-        self._output_start = output_start
         self._record: ExitRecord | None = None
-        self._pidfd: int | None = None
-        try:
-            self._loop = asyncio.get_running_loop()
-            self._exited: asyncio.Future[ExitRecord] = self._loop.create_future()
-            self._follow(use_pidfd)
-        except BaseException:
-            self._abandon()
-            raise
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[ExitRecord] = self._loop.create_future()
+        self._cut_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<ChildProcess {self.pid}{' ended' if self._record else ''}>"
+        return f"<{type(self).__name__} {self.pid}{' ended' if self._record else ''}>"
 
     def __del__(self) -> None:
-        self._close_pidfd()  # of a child that outlived its loop
+        self._close_pidfd()  # of a process that outlived its loop
 
     @property
     def pid(self) -> int:
         """Its number; another process may have it once this one has ended."""
-        return self._popen.pid
+        return self._pid
 
     @property
     def exited(self) -> asyncio.Future[ExitRecord]:
@@ -202,33 +228,106 @@ class ChildProcess:
         return not self._look() and self._send(signal.SIGTERM)
 
     def kill(self) -> bool:
-        """SIGKILL to its group; False if it has ended, and nothing was sent."""
-        return not self._look() and self._send(signal.SIGKILL)
+        """SIGKILL to all that is its own; see `Process.kill`."""
+        if self._look():
+            return False
+        self._end_below()
+        return self._send(signal.SIGKILL)
 
-    async def end(self, term_timeout: float) -> ExitRecord:
-        """SIGTERM, then SIGKILL after `term_timeout` seconds; see `Process.end`."""
-        try:
-            self.terminate()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(term_timeout):
-                    return await self.wait()
-        finally:
-            self.kill()
-        return await self.wait()
+    def is_stopped(self) -> bool:
+        """Whether it stands still; see `Process.is_stopped`."""
+        state = state_of(self.pid)
+        # Asked last: one that has not ended had its number when its state was read.
+        return state in ("T", "t") and not self._look()
+
+    async def dump_stack(self, timeout: float = 1.0) -> tuple[str, ...]:
+        """The stacks of its threads; see `Process.dump_stack`."""
+        before = self._output.end()
+        if not _catches(self.pid, DUMP_SIGNAL) or self._look() or self._pidfd is None:
+            return ()
+        send(self._pidfd, DUMP_SIGNAL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                quiet = 0
+                # Twice: between taking the signal and handling it there is nothing to be seen.
+                while quiet < 2 and not self._look():
+                    await asyncio.sleep(_DUMP_INTERVAL)
+                    quiet = 0 if _handles(self.pid, DUMP_SIGNAL) else quiet + 1
+        return self._output.since(before, _DUMP_LINES)
 
     def tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last lines that it wrote, oldest first, safe to show; none if they are gone."""
+        return self._output.tail(lines)
+
+    @abstractmethod
+    def _look(self) -> bool:
+        """Whether it has ended."""
+
+    @abstractmethod
+    def _send(self, number: signal.Signals) -> bool:
+        """Signals its group; whether anybody was there to get it."""
+
+    def _end_below(self) -> None:
+        """Ends what descends from it (rule 2); it forks no more meanwhile."""
+        if self._pidfd is not None and send(self._pidfd, signal.SIGSTOP):
+            end_descendants(self.pid)
+
+    def _watch_output(self) -> None:
+        self._output.cut()
+        if self._output.limit:
+            self._cut_timer = self._loop.call_later(_CUT_INTERVAL, self._watch_output)
+
+    def _tell(self, record: ExitRecord) -> None:
+        """Its end, once; from now on nothing of it is open."""
+        self._record = record
+        gone = self._loop.is_closed()
+        if self._cut_timer is not None:
+            self._cut_timer.cancel()
+        if self._pidfd is not None and not gone:
+            self._loop.remove_reader(self._pidfd)
+        self._close_pidfd()
+        if not gone:
+            self._exited.set_result(record)
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+class ChildProcess(_Watched):
+    """A child of this process that leads a group of its own.
+
+    Args:
+        popen: the child; from now on it is watched and reaped here, and by nobody else. It is
+            ended if this constructor raises.
+        output: what it writes to.
+        use_pidfd: False watches with a thread even where there are pidfds.
+        ends_below: `kill` ends what descends from it; False where that is to live on.
+
+    Raises:
+        LaunchError: it cannot be watched.
+        OSError: it cannot be watched, for want of descriptors or threads.
+        RuntimeError: there is no running loop.
+    """
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        output: OutputFile,
+        *,
+        use_pidfd: bool = True,
+        ends_below: bool = True,
+    ) -> None:
+        self._popen = popen
+        self._ends_below = ends_below
         try:
-            with open(self._output, "rb", opener=_open_unheld) as file:
-                size = file.seek(0, os.SEEK_END)
-                # A file that is smaller than it was has been emptied: all of it is new.
-                first = self._output_start if self._output_start <= size else 0
-                start = max(first, size - TAIL_BYTES)
-                file.seek(start)
-                data = file.read(TAIL_BYTES)
-        except OSError:
-            return ()
-        return last_lines(data, lines, cut=start > first)
+            super().__init__(popen.pid, output)
+            self._follow(use_pidfd)
+            self._watch_output()
+        except BaseException:
+            self._abandon()
+            raise
 
     # -- watching (rule 3) ---------------------------------------------------------------
 
@@ -279,6 +378,10 @@ class ChildProcess:
 
     # -- ending (rules 1 and 2) ----------------------------------------------------------
 
+    def _end_below(self) -> None:
+        if self._ends_below:
+            super()._end_below()
+
     def _send(self, number: signal.Signals) -> bool:
         """Signals the group of a child that is not reaped; whether anybody was there to get it.
 
@@ -297,30 +400,107 @@ class ChildProcess:
 
     def _finish(self, found: os.waitid_result | None, seen_at: float) -> None:
         """Closes what watched it, and tells its end."""
-        self._record = record = _record_of(self.pid, found, seen_at)
+        record = _record_of(self.pid, found, seen_at)
         code = -found.si_status if found is not None and record.signal else record.exit_code
         # Popen must not wait for a number that may be somebody else's by now.
         self._popen.returncode = code or 0
-        gone = self._loop.is_closed()
-        if self._pidfd is not None and not gone:
-            self._loop.remove_reader(self._pidfd)
-        self._close_pidfd()
-        if not gone:
-            self._exited.set_result(record)
+        self._tell(record)
 
     def _abandon(self) -> None:
         """Ends a child that cannot be watched, unless it is no child any more (rule 4)."""
         with suppress(ChildProcessError):
             if hasattr(os, "waitid"):
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            self._send(signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
         self._close_pidfd()
 
-    def _close_pidfd(self) -> None:
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+
+class ServedProcess(_Watched):
+    """A child of a fork server that leads a group of its own (rule 5).
+
+    Args:
+        pid: its number.
+        pidfd: a descriptor of it; from now on this object's.
+        output: what it writes to.
+        ask: has its parent signal its group.
+    """
+
+    def __init__(
+        self, pid: int, pidfd: int, output: OutputFile, ask: Callable[[int], None]
+    ) -> None:
+        super().__init__(pid, output)
+        self._pidfd = pidfd
+        self._ask: Callable[[int], None] | None = ask
+        self._seen_at: float | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._loop.add_reader(pidfd, self._see)
+        self._watch_output()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, even if nobody knows yet how."""
+        return self._look()
+
+    def told(self, ended: Ended) -> None:
+        """Its parent has reaped it, and says how it ended."""
+        if self._record is None:
+            self._finish((ended.by_signal, ended.status))
+
+    def parent_lost(self) -> None:
+        """Its parent is gone, and will tell nothing any more."""
+        self._ask = None
+        if self._seen_at is not None and self._record is None:
+            self._cancel_patience()
+            self._ask_kernel(self._seen_at + _REAP_TIMEOUT)
+
+    def _look(self) -> bool:
+        return self._pidfd is None or has_ended(self._pidfd)
+
+    def _send(self, number: signal.Signals) -> bool:
+        pidfd = self._pidfd
+        if pidfd is None:
+            return False
+        try:
+            return send(pidfd, number, _GROUP)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        # An older kernel: the group is for its parent to signal, who knows that it is there.
+        if self._ask is None:
+            return send(pidfd, number)
+        self._ask(number)
+        send(pidfd, number)  # it may have gone by now, by what it was sent
+        return True
+
+    def _see(self) -> None:
+        """It has ended, and is to be reaped."""
+        assert self._pidfd is not None
+        self._loop.remove_reader(self._pidfd)
+        self._seen_at = time.monotonic()
+        if self._ask is None:
+            self._ask_kernel(self._seen_at + _REAP_TIMEOUT)
+        else:
+            self._patience = self._loop.call_later(_REAP_TIMEOUT, self._finish, None)
+
+    def _ask_kernel(self, until: float) -> None:
+        """Asks again until whoever inherited it has reaped it."""
+        assert self._pidfd is not None
+        found = _exit_of(self._pidfd)
+        if found is None and time.monotonic() < until:
+            self._patience = self._loop.call_later(_REAP_INTERVAL, self._ask_kernel, until)
+        else:
+            self._finish(found)
+
+    def _finish(self, found: tuple[bool, int] | None) -> None:
+        self._cancel_patience()
+        seen_at = self._seen_at if self._seen_at is not None else time.monotonic()
+        self._tell(_record(self.pid, found, seen_at))
+
+    def _cancel_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
 
 
 def _open_pidfd(pid: int) -> int | None:
@@ -337,18 +517,63 @@ def _open_pidfd(pid: int) -> int | None:
         raise
 
 
-def _open_unheld(path: str, flags: int) -> int:
-    """Opens what a child may have put in the place of its output; a FIFO must not hold us."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
 def _record_of(pid: int, found: os.waitid_result | None, seen_at: float) -> ExitRecord:
     if found is None:
+        return _record(pid, None, seen_at)
+    return _record(pid, (found.si_code != os.CLD_EXITED, found.si_status), seen_at)
+
+
+def _record(pid: int, found: tuple[bool, int] | None, seen_at: float) -> ExitRecord:
+    """The record of an end: whether by a signal, and the signal or the exit code."""
+    if found is None:
         return ExitRecord(pid, None, "", known=False, seen_at=seen_at)
-    if found.si_code == os.CLD_EXITED:
-        return ExitRecord(pid, found.si_status, "", known=True, seen_at=seen_at)
-    name = _signal_name(found.si_status)
-    return ExitRecord(pid, None, name, known=True, seen_at=seen_at)
+    by_signal, status = found
+    if by_signal:
+        return ExitRecord(pid, None, _signal_name(status), known=True, seen_at=seen_at)
+    return ExitRecord(pid, status, "", known=True, seen_at=seen_at)
+
+
+def _exit_of(pidfd: int) -> tuple[bool, int] | None:
+    """How a process ended that others reaped; None if it was not yet, or nobody can say."""
+    import fcntl  # other systems than Unix have none, and neither pidfds
+
+    info = bytearray(_INFO_SIZE)
+    struct.pack_into("Q", info, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:  # an older kernel
+        return None
+    (mask,) = struct.unpack_from("Q", info)
+    if not mask & _INFO_EXIT:
+        return None
+    (status,) = struct.unpack_from("i", info, _EXIT_OFFSET)
+    code = os.waitstatus_to_exitcode(status)
+    return code < 0, abs(code)
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, which otherwise would end it."""
+    return bool(_masks(f"/proc/{pid}/status", "SigCgt") >> (number - 1) & 1)
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process, or is being handled by one of its threads."""
+    found = 0
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found |= _masks(str(thread / "status"), "SigPnd", "ShdPnd", "SigBlk")
+    return bool(found >> (number - 1) & 1)
+
+
+def _masks(path: str, *names: str) -> int:
+    """The masks of signals of these names, in one; 0 if the process is gone."""
+    found = 0
+    with suppress(OSError):
+        for line in Path(path).read_text().splitlines():
+            name, _, mask = line.partition(":")
+            if name in names:
+                found |= int(mask, 16)
+    return found
 
 
 def _signal_name(number: int) -> str:
