@@ -224,8 +224,8 @@ class RpcClient:
         over = ConnectionLost("The connection was closed here: the client stops.")
         if self._returning is not None:
             self._returning.cancel()
-            await asyncio.wait([self._returning])
             self._end(over)
+            await asyncio.wait([self._returning])
         link = self._link
         if link is not None:
             self.machine.add1("Disconnecting")
@@ -411,7 +411,7 @@ class RpcClient:
             self.machine.add1("CallRetryFailed")
             self.machine.add_err_state("ErrNetwork", error)
             self.machine.remove(("CallRetryFailed", "ErrNetwork", "Exception"))
-        source.reload(event.machine_id, event.pairs)
+        source.reload(event.machine_id, event.pairs, shallow=self._subscription.shallow)
 
     def _new_replica(self, event: Opened, conversation: Conversation) -> NetworkMachine:
         replica_id = f"rnm-{self.id.removeprefix('rc-')}"
@@ -473,5 +473,7 @@ class RpcClient:
     def _returned(self, task: asyncio.Task[None]) -> None:
         if self._returning is task:
             self._returning = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self._ended(None)  # by `stop`, which may have been cancelled itself
+        elif (error := task.exception()) is not None:
             self.machine.add_err(error)
