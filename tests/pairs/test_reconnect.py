@@ -537,7 +537,9 @@ async def test_another_start_of_a_client_that_was_cut_off_replaces_it(line: Hous
     assert "newer connection" in line.disconnected[0][1]
     # The first comes back too late: its session is over, and its id is taken for now.
     line.proxy.refusing = False
-    await first.machine.when1("ErrConnecting")
+    await first.machine.when1("ErrRpc")  # refused
+    assert first.machine.is_(("RetryingConn", "Disconnected"))
+    assert first.machine.not_(("Connected", "Handshaking"))
     assert mux.servers["rc-me"].is_connected and second.machine.is1("Ready")
     await second.stop()
     await first.machine.when1("Ready")

@@ -314,10 +314,18 @@ class RpcClient:
         except BaseException as error:
             self._link = None
             link.abort()
-            if isinstance(error, Exception) and self.machine.not1("Connected"):
-                self.machine.add_err_state("ErrConnecting", error)
+            if isinstance(error, Exception):
+                self._attempt_failed(error)
             await link.gone()
             raise
+
+    def _attempt_failed(self, error: Exception) -> None:
+        if self.machine.not1("Connected"):
+            self.machine.add_err_state("ErrConnecting", error)
+        else:
+            self._record(error)
+            self.machine.add1("Disconnected")
+            self.machine.add1("RetryingConn")
 
     def _give_up(self, error: Exception, cause: Exception) -> None:
         """There is no way back."""

@@ -293,6 +293,8 @@ class RpcServer:
         data = session.to_send()
         if data and self._pulse is not None:
             self._pulse.said()
+        if self._ended:
+            return data
         if session.held and self._push_timer is None:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(
