@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.pairs.test_subscriptions import Seen
 
 from amnode.errors import (
     ConnectionLost,
@@ -27,6 +26,7 @@ from amnode.rpc.mux import Mux
 from amnode.rpc.server import Origin
 from tests.pairs.driven import EAGER, EXPOSURE, SECRET, Door, House, Knock
 from tests.pairs.driven import line as line  # a fixture
+from tests.pairs.test_subscriptions import Seen
 
 
 def origin_of(event: Event) -> Origin:
@@ -109,10 +109,9 @@ async def test_states_pass_down_and_mutations_up(tree: Tree) -> None:
 async def test_values_and_errors_pass_down(tree: Tree) -> None:
     await tree.grow()
     door = (await tree.leaf()).source
-    tree.house.handlers.on_work = lambda event: (
-        origin_of(event).defer().answer({"a": [1, b"x"]})
-    )
-    assert await door.request(["Work"], result_type=dict) == {"a": [1, b"x"]}
+    value = {"a": [1, b"x"]}
+    tree.house.handlers.on_work = lambda event: origin_of(event).defer().answer(value)
+    assert await door.request(["Work"], result_type=dict) == value
     big = b"x" * 3_000_000
     tree.house.handlers.on_work = lambda event: origin_of(event).defer().answer(big)
     assert await door.request(["Work"], result_type=bytes) == big
