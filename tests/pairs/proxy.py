@@ -91,12 +91,12 @@ class Proxy:
         if self.refusing:
             writer.transport.abort()
             return
+        self._writers[writer] = None
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers[writer] = None
         gate = self._open
         onward: asyncio.StreamWriter | None = None
         try:
