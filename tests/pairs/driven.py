@@ -21,7 +21,7 @@ from amnode.rpc.exposure import ErrorReport, Exposure
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.server import RpcServer
-from amnode.rpc.transport import STREAMS, StreamTransport
+from amnode.rpc.transport import STREAMS, StreamTransport, Transport
 from tests.pairs.proxy import Proxy
 
 SECRET = b"a secret that both sides know"
@@ -91,7 +91,7 @@ class House:
         resumed: the clients that came back.
     """
 
-    def __init__(self, address: str, transport: StreamTransport = STREAMS) -> None:
+    def __init__(self, address: str, transport: Transport = STREAMS) -> None:
         self.address = address
         self.transport = transport
         self.proxy: Proxy | None = None

@@ -61,11 +61,17 @@ class Proxy:
         self._cut_at = self.passed + size
 
     def freeze(self) -> None:
-        """Passes nothing on from now, and says nothing of it: a black hole."""
+        """Passes nothing on from now, not even an end: a black hole."""
         self._open.clear()
 
+    def freeze_these(self) -> None:
+        """The same, for the connections that there are; new ones are passed on."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     def thaw(self) -> None:
-        """Passes on again."""
+        """New connections, and those since the last `freeze_these`, are passed on again."""
         self._open.set()
 
     async def close(self) -> None:
@@ -85,20 +91,23 @@ class Proxy:
         if self.refusing:
             writer.transport.abort()
             return
+        self._writers[writer] = None
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers[writer] = None
+        gate = self._open
         onward: asyncio.StreamWriter | None = None
         try:
+            await gate.wait()
             back, onward = await self._reach()
             self._writers[onward] = None
             ways = [(reader, onward), (back, writer)]
-            tasks = [asyncio.create_task(self._pass(*way)) for way in ways]
+            tasks = [asyncio.create_task(self._pass(*way, gate)) for way in ways]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await gate.wait()
             finally:
                 for task in tasks:
                     task.cancel()
@@ -118,13 +127,15 @@ class Proxy:
         host, _, port = where.rpartition(":")
         return await asyncio.open_connection(host.strip("[]"), int(port))
 
-    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, source: asyncio.StreamReader, to: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(_READ):
                 for piece in self.split(data):
                     for _ in range(self.turns):
                         await asyncio.sleep(0)
-                    await self._open.wait()
+                    await gate.wait()
                     if not await self._write(to, piece):
                         return
 

@@ -654,7 +654,7 @@ async def test_a_closed_connection_ends_everything_once(house: House) -> None:
     assert len(lost) == 1
 
 
-async def test_a_connection_that_the_server_cuts_is_an_error_of_its_client(
+async def test_a_connection_that_the_server_cuts_is_an_error_of_the_client(
     house: House,
 ) -> None:
     mux = await house.mux()

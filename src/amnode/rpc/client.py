@@ -224,8 +224,8 @@ class RpcClient:
         over = ConnectionLost("The connection was closed here: the client stops.")
         if self._returning is not None:
             self._returning.cancel()
-            await asyncio.wait([self._returning])
             self._end(over)
+            await asyncio.wait([self._returning])
         link = self._link
         if link is not None:
             self.machine.add1("Disconnecting")
@@ -314,10 +314,18 @@ class RpcClient:
         except BaseException as error:
             self._link = None
             link.abort()
-            if isinstance(error, Exception) and self.machine.not1("Connected"):
-                self.machine.add_err_state("ErrConnecting", error)
+            if isinstance(error, Exception):
+                self._attempt_failed(error)
             await link.gone()
             raise
+
+    def _attempt_failed(self, error: Exception) -> None:
+        if self.machine.not1("Connected"):
+            self.machine.add_err_state("ErrConnecting", error)
+        else:
+            self._record(error)
+            self.machine.add1("Disconnected")
+            self.machine.add1("RetryingConn")
 
     def _give_up(self, error: Exception, cause: Exception) -> None:
         """There is no way back."""
@@ -411,7 +419,7 @@ class RpcClient:
             self.machine.add1("CallRetryFailed")
             self.machine.add_err_state("ErrNetwork", error)
             self.machine.remove(("CallRetryFailed", "ErrNetwork", "Exception"))
-        source.reload(event.machine_id, event.pairs)
+        source.reload(event.machine_id, event.pairs, shallow=self._subscription.shallow)
 
     def _new_replica(self, event: Opened, conversation: Conversation) -> NetworkMachine:
         replica_id = f"rnm-{self.id.removeprefix('rc-')}"
@@ -473,5 +481,7 @@ class RpcClient:
     def _returned(self, task: asyncio.Task[None]) -> None:
         if self._returning is task:
             self._returning = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self._ended(None)  # by `stop`, which may have been cancelled itself
+        elif (error := task.exception()) is not None:
             self.machine.add_err(error)

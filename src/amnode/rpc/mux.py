@@ -221,7 +221,9 @@ class Mux:
     # -- what servers tell (see `Host`) ----------------------------------------------------
 
     def admit(self, server: RpcServer) -> str | None:
-        """Rules 2 and 3."""
+        """Rules 2, 3 and 5."""
+        if isinstance(self._source, NetworkMachine) and self._source.lost is not None:
+            return f"Its source is lost: {self._source.lost}"
         if server.resumes:
             return None  # it was admitted when its session began
         client_id = server.client_id
@@ -253,6 +255,9 @@ class Mux:
         if self._options.session_ttl > 0:
             self._sessions[server.session] = server
         self._feed.add(server)
+        if isinstance(self._source, NetworkMachine) and self._source.lost is not None:
+            self._feed.source_lost(self._source.lost)  # it was, since the client was admitted
+            return
         self.machine.add1("HasClients")
         self.machine.remove1("NewServerErr")
         if self._on_connected is not None:

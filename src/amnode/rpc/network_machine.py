@@ -24,6 +24,7 @@ import msgspec
 
 from amnode.errors import ConnectionLost, NotSyncedError
 from amnode.machine.api import MachineApi
+from amnode.machine.clock import is_active_tick
 from amnode.machine.queue import EXECUTED, MutationType, Result
 from amnode.machine.resolve import bits, each
 from amnode.machine.schema import EXCEPTION, Schema
@@ -297,18 +298,21 @@ class NetworkMachine(MachineApi):
         """Takes over the first snapshot, before anybody looks."""
         self._move(pairs)
 
-    def reload(self, source_id: str, pairs: Sequence[int]) -> None:
+    def reload(self, source_id: str, pairs: Sequence[int], *, shallow: bool = False) -> None:
         """Takes over the snapshot of a new connection, maybe of another machine (rule 4).
 
         Args:
             source_id: of the source.
             pairs: flat pairs of a state's index and its tick; those that are 0 left out.
+            shallow: whether the ticks are counted anew on each connection, so that only their
+                activity says what changed.
         """
-        ticks = self._clock.ticks
         now = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        steps = {i: now.get(i, 0) - tick for i, tick in enumerate(ticks)}
+        same = source_id == self.source_id
+        step_of = _shallow_step if shallow and same else int.__sub__
+        steps = {i: step_of(now.get(i, 0), tick) for i, tick in enumerate(self._clock.ticks)}
         flat = [part for i, step in steps.items() if step for part in (i, step)]
-        if source_id == self.source_id:
+        if same:
             self.advance(flat)
             return
         self.source_id = source_id
@@ -446,6 +450,10 @@ class SelectedMachine(NetworkMachine):
         if isinstance(states, str):
             states = (states,)
         return bits(self.index(state) for state in states)
+
+
+def _shallow_step(now: int, before: int) -> int:
+    return int(is_active_tick(now) != is_active_tick(before))
 
 
 def _requirements(schema: Schema, index: int) -> int:

@@ -158,10 +158,15 @@ class Deferred:
         that stops, or is gone, closes it. What it raises is raised at the client.
 
         Raises:
-            RpcError: the client asked for one answer, not for a stream.
+            RpcError: the client asked for one answer, not for a stream; it is told so.
         """
-        if not self.done:
+        if self.done:
+            return
+        try:
             self._pump = self._connection.start_download(self._seq, items, self._streamed)
+        except RpcError as error:
+            self.fail(error)
+            raise
 
     def _streamed(self, error: AmnodeError | None) -> None:
         self._pump = None

@@ -9,15 +9,18 @@ Rules:
 1. Mutations run in the order sent, each before the next is read.
 2. Each is answered once: when it ran, or, if a handler deferred it, when the handler says so.
 3. Nothing reaches the source before the handshake is done.
-4. A connection that is cut is not the end: for `session_ttl` the client may come back. What is
+4. While more than `outgoing_limit` waits for the client, what it asks for is not run; credits
+   are still read, since they are what it goes on with.
+5. A connection that is cut is not the end: for `session_ttl` the client may come back. What is
    deferred goes on, and what is to be said is kept. The connection with which it comes back
    first has a server of its own, which gives it over to this one; the old one is closed first.
-5. The end comes once: deferred answers are cancelled, the host is told, the machine ends.
+6. The end comes once: deferred answers are cancelled, the host is told, the machine ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
@@ -164,8 +167,13 @@ class RpcServer:
         self._pumps: dict[int, Pump] = {}
         self._uploads: dict[int, Incoming[Any]] = {}
         self._queued: dict[asyncio.Task[None], None] = {}
+        #: Mutations that wait in the source's queue, and for which nobody waits any more.
+        self._forsaken: dict[int, None] = {}
         self._awaited: dict[int, asyncio.Task[None]] = {}
         self._takers: list[asyncio.Future[None]] = []
+        #: Mutations that wait until the client has taken some of what it asked for (rule 4).
+        self._waiting: deque[Called] = deque()
+        self._serving: asyncio.Handle | None = None
         self._reading_stopped = False
         self._shook_hands = False
         self._ended = False
@@ -269,7 +277,7 @@ class RpcServer:
         try:
             for event in self._session.receive(data):
                 if type(event) is Called:
-                    server._called(event)
+                    server._asked(event)
                 elif type(event) is Admitted:
                     server = server._admitted(event)
                 else:
@@ -285,6 +293,8 @@ class RpcServer:
         data = session.to_send()
         if data and self._pulse is not None:
             self._pulse.said()
+        if self._ended:
+            return data
         if session.held and self._push_timer is None:
             loop = asyncio.get_running_loop()
             self._push_timer = loop.call_later(
@@ -294,6 +304,8 @@ class RpcServer:
             self._wake()
         if self._reading_stopped and not session.choked:
             self._read_again()
+        if self._waiting:
+            self._serve_soon()
         return data
 
     def sink(self) -> memoryview | None:
@@ -307,7 +319,7 @@ class RpcServer:
         self._session.sunk(count)
 
     def lost(self, error: Exception | None) -> None:
-        """See `Handler` (rule 4)."""
+        """See `Handler` (rule 5)."""
         self._connection = None
         if not self._ended:
             lost = ConnectionLost(f"Client {self.client_id!r} is gone{_because(error)}.")
@@ -339,7 +351,7 @@ class RpcServer:
         self._session.source_grew()
 
     def adopt(self, session: ServerSession, connection: Connection) -> None:
-        """The client is back, on this connection (rule 4)."""
+        """The client is back, on this connection (rule 5)."""
         old = self._connection
         session.memory = self._session.memory
         self._stop_timers()
@@ -371,6 +383,8 @@ class RpcServer:
 
     def answer_plainly(self, seq: int) -> None:
         """Answers a mutation that was executed, has no value, and was not deferred."""
+        if self._forsaken:
+            self._forsaken.pop(seq, None)
         self._session.answer(seq, _EXECUTED)
         if self._connection is not None:
             self._connection.wake()
@@ -378,6 +392,9 @@ class RpcServer:
     def keep(self, seq: int, deferred: Deferred) -> None:
         """Remembers an answer that is to come, to be told if nobody waits for it any more."""
         self._deferred[seq] = deferred
+        if self._forsaken and self._forsaken.pop(seq, self) is not self:
+            self._cancelled(seq)
+            self._wake()
 
     def guard(self, callback: Callable[[], object]) -> None:
         """Calls back into the program; what it raises is recorded, and stops nothing."""
@@ -430,6 +447,36 @@ class RpcServer:
         self._wake()
 
     # -- inside: mutations -----------------------------------------------------------------
+
+    def _asked(self, event: Called) -> None:
+        """Runs a mutation, or has it wait (rule 4)."""
+        if self._waiting or self._session.queued > self._options.outgoing_limit:
+            self._waiting.append(event)
+        else:
+            self._called(event)
+
+    def _serve_soon(self) -> None:
+        if self._serving is None and self._session.queued <= self._options.outgoing_limit:
+            loop = asyncio.get_running_loop()
+            self._serving = loop.call_soon(self._serve_waiting, context=Context())
+
+    def _serve_waiting(self) -> None:
+        self._serving = None
+        limit = self._options.outgoing_limit
+        try:
+            while self._waiting and self._session.queued <= limit:
+                self._called(self._waiting.popleft())
+        except Exception as error:  # a callback of the program, or a fault here
+            self._broke(error)
+        self._wake()
+
+    def _take_back(self, seq: int) -> bool:
+        """Takes a mutation back that waits (rule 4); False if it does not."""
+        for event in self._waiting:
+            if event.seq == seq:
+                self._waiting.remove(event)
+                return True
+        return False
 
     def _called(self, event: Called) -> None:
         if event.type >= _FIRST_REQUEST:
@@ -514,8 +561,9 @@ class RpcServer:
         """Nobody waits for an answer any more, which is still due."""
         deferred = self._deferred.get(seq)
         task = self._awaited.get(seq)
-        if deferred is None and task is None:
-            return  # it waits for its turn in the queue, and will run
+        if deferred is None and task is None and not self._take_back(seq):
+            self._forsaken[seq] = None  # it waits for its turn in the queue, and will run
+            return
         self._session.answer(seq, Outcome.CANCELED)
         self._forget(seq)
         if deferred is not None:
@@ -526,6 +574,7 @@ class RpcServer:
     def _forget(self, seq: int) -> None:
         """A mutation is answered: its streams are over."""
         self._deferred.pop(seq, None)
+        self._forsaken.pop(seq, None)
         self._pumps.pop(seq, None)
         incoming = self._uploads.pop(seq, None)
         if incoming is not None:
@@ -607,16 +656,17 @@ class RpcServer:
         return self._host.admit(self)
 
     def _admitted(self, event: Admitted) -> RpcServer:
-        """Says who goes on with this connection (rule 4)."""
+        """Says who goes on with this connection (rule 5)."""
         if not event.resumed:
             return self
         heir = self._host.heir(event.session)
         connection, self._connection = self._connection, None
-        if heir is None or connection is None:
-            raise RpcError("A session was resumed that is gone.")
+        if heir is None or connection is None:  # it ended between hello and proof
+            self._connection = connection
+            self.refuse(RefusedError("The session has just ended; a new one can be begun."))
+            return self
         heir.adopt(self._session, connection)
         self._finish("it went on with another server")
-        self._host.disconnected(self)
         return heir
 
     def _opened(self, event: Opened) -> None:
@@ -626,6 +676,8 @@ class RpcServer:
             self._pulse = Pulse(session.keepalive, self._say_alive, self._dead)
         self.machine.add1("HandshakeDone")
         self.machine.remove1("Exception")
+        if self._waiting:
+            self._serve_soon()
         if event.resumed:
             self._host.resumed(self)
         else:
@@ -639,7 +691,7 @@ class RpcServer:
         self._finish(str(event.error))
 
     def _cut(self, lost: ConnectionLost) -> None:
-        """The connection is gone, and the session may go on (rule 4)."""
+        """The connection is gone, and the session may go on (rule 5)."""
         self._stop_timers()
         self.machine.add_err_state("ErrNetwork", lost)
         ttl = self._options.session_ttl
@@ -664,7 +716,10 @@ class RpcServer:
         seconds = self._options.handshake_timeout
         error = RpcTimeoutError(f"The handshake was not done within {seconds} s.")
         self.machine.add_err_state("ErrNetworkTimeout", error)
-        self.refuse(error)
+        if self._shook_hands and self._connection is not None:
+            self._connection.abort()  # it came back, and was cut off again (rule 5)
+        else:
+            self.refuse(error)
 
     def _say_alive(self) -> None:
         self._session.say_alive()
@@ -711,7 +766,7 @@ class RpcServer:
         self._finish(f"{type(error).__name__}: {error}")
 
     def _finish(self, reason: str) -> None:
-        """The end (rule 5)."""
+        """The end (rule 6)."""
         if self._ended:
             return
         self._ended = True
@@ -720,6 +775,9 @@ class RpcServer:
             self._connection.close()
         for task in (*self._queued, *self._awaited.values()):
             task.cancel()
+        self._waiting.clear()
+        if self._serving is not None:
+            self._serving.cancel()
         deferred, self._deferred = self._deferred, {}
         for left in deferred.values():
             left.cancel()

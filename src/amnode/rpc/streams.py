@@ -69,6 +69,7 @@ class Pump:
         self._items = items
         self._done = done
         self._allowed = asyncio.Event()
+        self._begun = self._cancelled = False
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self._run(), context=Context())
 
@@ -78,22 +79,36 @@ class Pump:
 
     def cancel(self) -> None:
         """Nobody reads it any more."""
-        self.task.cancel()
+        self._cancelled = True
+        if self._begun:  # else it begins with closing the iterator
+            self.task.cancel()
 
     async def _run(self) -> None:
+        self._begun = True
         error: AmnodeError | None = None
         try:
-            async for item in self._items:
-                await self._send(item)
-        except AmnodeError as raised:
-            error = raised
-        except Exception as raised:  # the program's own: it crosses as text (rule 3)
-            error = RpcError(f"{type(raised).__name__}: {raised}")
+            await self._send_all()
+        except (Exception, asyncio.CancelledError) as raised:
+            if self._cancelled:
+                raise
+            # The program's own crosses as text (rule 3), a cancellation of its own too.
+            error = (
+                raised
+                if isinstance(raised, AmnodeError)
+                else RpcError(f"{type(raised).__name__}: {raised}")
+            )
+        if not self._cancelled:
+            self._done(error)
+
+    async def _send_all(self) -> None:
+        try:
+            if not self._cancelled:
+                async for item in self._items:
+                    await self._send(item)
         finally:
             aclose = getattr(self._items, "aclose", None)
             if aclose is not None:
                 await aclose()
-        self._done(error)
 
     async def _send(self, item: object) -> None:
         value = wire.encode(item, "An item of a stream")

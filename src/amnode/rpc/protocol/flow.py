@@ -115,7 +115,7 @@ class Outbox:
 
         Args:
             lane: messages of one lane keep their order (rule 3).
-            key: what `drop` knows it by.
+            key: what `drop` and `waits` know it by.
             value: the value.
             finish: makes the frame, once it is known how the value goes.
         """
@@ -130,9 +130,9 @@ class Outbox:
         self._lanes[lane] = self._lanes.get(lane, 0) + 1
         self._later_size += entry.size
 
-    def waits(self, lane: Hashable) -> bool:
-        """Whether a message of a lane has not left."""
-        return lane in self._lanes
+    def waits(self, key: Hashable) -> bool:
+        """Whether a message has not left."""
+        return any(entry.key == key for entry in self._later)
 
     def drop(self, key: Hashable) -> bool:
         """Takes a message back that has not left; False if it has, or there is none."""

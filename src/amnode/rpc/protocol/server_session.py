@@ -235,7 +235,8 @@ class ServerSession(Session):
             difference = self._leader.difference(self._source.queue_tick)
             return wire.to_frame(wire.Answer(seq, outcome, difference, raw))
 
-        self._outbox.put_value(seq, None, value, finish)
+        # By its key, it is told from the items of its stream, which share the lane.
+        self._outbox.put_value(seq, seq, value, finish)
 
     def _send_payload(self, number: int, name: str, value: Value) -> None:
         self._outbox.put_value(
