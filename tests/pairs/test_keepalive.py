@@ -23,12 +23,10 @@ async def test_both_ends_notice_a_black_hole(tcp: House) -> None:
     client = await tcp.connect(options=FAST, on_lost=lost.append)
     server = mux.servers["rc-me"]
     wait = client.source.when1("Open")
-    before = asyncio.get_running_loop().time()
     proxy.freeze()
     with pytest.raises(ConnectionLost):
         await wait
     await tcp.gone.wait()
-    assert asyncio.get_running_loop().time() - before < 10
     assert isinstance(lost[0].__cause__, RpcTimeoutError)
     assert client.machine.is_(("ErrNetworkTimeout", "Exception"))
     assert server.machine.is_(("ErrNetworkTimeout", "ErrNetwork"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -213,6 +215,19 @@ def test_a_wrong_checksum_is_one_full_resync_and_nothing_wrong_is_seen() -> None
         Delivered("p", NIL),
     ]
     assert pair.client.follower.ticks == pair.source.now
+
+
+def test_payloads_without_a_bound_while_the_snapshot_is_waited_for_end_the_session() -> None:
+    pair = Pair(options=RpcOptions(payload_limit=1000)).opened()
+    pair.move(0)
+    deliver(pair.client, corrupt_update(sent_by(pair.server)))
+    seen: list[Any] = []
+    for number in range(1, 4):
+        payload = wire.Payload(number, "p", wire.to_raw(b"x" * 400))
+        seen += deliver(pair.client, wire.to_frame(payload))
+    (closed,) = seen
+    assert isinstance(closed, Closed) and isinstance(closed.error, ProtocolError)
+    assert "payload_limit allows 1000" in str(closed.error)
 
 
 def test_answers_and_payloads_wait_for_the_snapshot() -> None:

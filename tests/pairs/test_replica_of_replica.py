@@ -16,7 +16,6 @@ from amnode.errors import (
     NotSyncedError,
     Outcome,
     RefusedError,
-    RpcError,
 )
 from amnode.machine.machine import Machine
 from amnode.machine.queue import CANCELED, EXECUTED, MutationType
@@ -176,16 +175,75 @@ async def test_a_leaf_that_goes_takes_back_what_it_asked_for(tree: Tree) -> None
     await cancelled.wait()
 
 
-async def test_a_stream_through_a_replica_is_a_clear_error(tree: Tree) -> None:
+async def test_a_stream_goes_through_a_replica(tree: Tree) -> None:
     await tree.grow()
     door = (await tree.leaf()).source
 
     async def items() -> AsyncIterator[int]:
-        yield 1
+        for n in range(1000):
+            yield n
+        raise JobFailed("no more", error_type="StopWorking")
 
     tree.house.handlers.on_work = lambda event: origin_of(event).defer().stream(items())
-    with pytest.raises(RpcError, match="stream"):
-        _ = [item async for item in door.stream(["Work"])]
+    got: list[int] = []
+    with pytest.raises(JobFailed, match="no more"):
+        async for item in door.stream(["Work"], item_type=int):
+            got.append(item)
+    assert got == [*range(1000)]
+
+
+async def test_a_reader_below_that_stops_ends_the_stream_above(tree: Tree) -> None:
+    await tree.grow()
+    door = (await tree.leaf()).source
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    tree.house.handlers.on_work = lambda event: origin_of(event).defer().stream(items())
+    stream = door.stream(["Work"], item_type=int)
+    assert await anext(stream) == 1
+    await stream.aclose()
+    await closed.wait()
+
+
+async def test_an_upload_goes_through_a_replica(tree: Tree) -> None:
+    await tree.grow()
+    door = (await tree.leaf()).source
+
+    def work(event: Event) -> None:
+        origin = origin_of(event)
+        answer, items = origin.defer(), origin.items(int)
+
+        async def add() -> None:
+            answer.answer(sum([item async for item in items]))
+
+        event.machine.spawn("Work", add())
+
+    async def numbers() -> AsyncIterator[int]:
+        for n in range(100):
+            yield n
+
+    tree.house.handlers.on_work = work
+    assert await door.request(["Work"], upload=numbers(), result_type=int) == sum(range(100))
+
+
+async def test_a_queue_tick_of_the_source_is_waited_for(tree: Tree) -> None:
+    await tree.grow()
+    door = (await tree.leaf()).source
+    result = door.add1("Unlocked")
+    assert await door.when_queue(result) is EXECUTED
+    waiting = door.when_queue(door.queue_tick + 1)
+    tree.house.source.add1("Knocked")
+    await waiting
+    assert door.queue_tick == tree.house.source.queue_tick
+    waiting = door.when_queue(door.queue_tick + 1)
+    assert await door.add1("Unlocked") is EXECUTED  # changes nothing; its answer tells
+    await waiting
 
 
 async def test_a_cut_above_is_not_seen_below(tree: Tree) -> None:

@@ -405,6 +405,7 @@ IMPORT_BY_NAME = {
     "machine/__main__.py",  # the command line
     "node/class_name.py",  # the program that starts a worker
     "launch/entry.py",  # the command line
+    "launch/forking.py",  # what the program that starts workers has it load before the fork
 }
 
 

@@ -330,6 +330,11 @@ class WaitIndex:
         if moved and _QUERY in shelves:
             self._ask_queries()
 
+    def ask(self) -> None:
+        """Asks the queries again: something moved that is not a state."""
+        if _QUERY in self.shelves:
+            self._ask_queries()
+
     def _called(self, state: int, args: object) -> None:
         for wait in [*self.shelves[state, _CALLED]]:
             accepts = cast("ArgsWait", wait).accepts

@@ -211,9 +211,12 @@ class RpcClient:
         except (Exception, asyncio.CancelledError) as error:
             if not link.stopping:
                 self._failed(error)
-            link.abort()
+            link.close("the client gave up")  # a server that has opened the session drops it
             self._ended(link)
-            await link.gone()
+            try:
+                await link.gone()
+            finally:
+                link.abort()
             raise
 
     async def stop(self) -> None:

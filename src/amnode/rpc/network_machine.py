@@ -269,9 +269,41 @@ class NetworkMachine(MachineApi):
         """
         return self._calls.call(Request.WHEN_ARGS, [self.schema.index(state)], dict(match))
 
-    def forward(self, type_: MutationType, states: Sequence[int], args: object) -> RemoteResult:
+    def when_queue(self, result: RemoteResult | int) -> Awaitable[Result | None]:
+        """Waits until a mutation has run at the source, and the replica shows it.
+
+        Args:
+            result: what a mutation returned here, or a queue tick of the source. Transitions
+                that change nothing are told with the next one that does, or with an answer.
+
+        Returns:
+            An awaitable of `EXECUTED` or `CANCELED`; of None for a tick, whose outcome is not
+            known here.
+        """
+        if isinstance(result, RemoteResult):
+            return result
+        goal = result
+        return self._waits.add_query(lambda _ticks: self.queue_tick >= goal)
+
+    def forward(
+        self,
+        type_: MutationType,
+        states: Sequence[int],
+        args: object,
+        upload: AsyncIterator[Any] | None = None,
+    ) -> RemoteResult:
         """Asks the source for what a client of this replica asked for, states by index."""
-        return self._calls.call(type_, [*states], args)
+        return self._calls.call(type_, [*states], args, upload)
+
+    def forward_stream(
+        self,
+        type_: MutationType,
+        states: Sequence[int],
+        args: object,
+        upload: AsyncIterator[Any] | None = None,
+    ) -> Incoming[msgspec.Raw]:
+        """Asks the source for the stream that a client of this replica asked for."""
+        return self._calls.stream(type_, [*states], args, msgspec.Raw, upload)
 
     def _call(self, type_: MutationType, states: Sequence[str], args: object) -> RemoteResult:
         return self._calls.call(type_, self._indexes(states), args)
@@ -333,7 +365,10 @@ class NetworkMachine(MachineApi):
         changed = self._move(pairs)
         waits = self._waits
         waits.expire(changed)
-        waits.changed(changed)
+        if changed:
+            waits.changed(changed)
+        else:  # the queue alone has moved
+            waits.ask()
         for follower in self._followers:
             follower.moved(changed, self._clock.ticks)
         if self._tracers:

@@ -25,6 +25,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from amnode.errors import (
     AmnodeError,
     ConnectionLost,
@@ -485,14 +487,15 @@ class RpcServer:
         origin = Origin(self, event.seq)
         try:
             args = self._gate.check(self.role, event.type, event.states, event.args)
-            result = self._mutate(event.type, event.states, args, origin)
+            if isinstance(self.source, NetworkMachine):
+                self._forward(self.source, event, args, origin)
+                return
+            result = self._mutate(self.source, event.type, event.states, args, origin)
         except AmnodeError as error:  # refused before anything was changed
             self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
             return
-        if isinstance(result, Result) and (result is EXECUTED or result is CANCELED):
+        if result is EXECUTED or result is CANCELED:
             origin.ran(result)
-        elif isinstance(result, RemoteResult):
-            self._await(event.seq, result)
         else:
             loop = asyncio.get_running_loop()
             task = loop.create_task(self._ran_later(origin, result), context=Context())
@@ -500,16 +503,27 @@ class RpcServer:
             task.add_done_callback(lambda done: self._queued.pop(done, None))
 
     def _mutate(
-        self, type_: int, states: Sequence[int], args: object, origin: Origin
-    ) -> Result | RemoteResult:
-        names, source = self._gate.names, self.source
-        if isinstance(source, NetworkMachine):
-            return source.forward(MutationType(type_), states, args)
+        self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
+    ) -> Result:
+        names = self._gate.names
         if len(states) == 1 and type_ in _SINGLE:
             mutate1 = source.add1 if type_ == _ADD else source.remove1
             return mutate1(names[states[0]], args, origin=origin)
         mutate = (source.add, source.remove, source.set, source.toggle)[type_]
         return mutate([names[i] for i in states], args, origin=origin)
+
+    def _forward(
+        self, source: NetworkMachine, event: Called, args: object, origin: Origin
+    ) -> None:
+        """Asks a source that is a replica, which asks its own; streams both ways included."""
+        type_, seq = MutationType(event.type), event.seq
+        upload = self.start_upload(seq, msgspec.Raw)
+        if self._session.wants_stream(seq):
+            answer = origin.defer()
+            answer.release()
+            answer.stream(source.forward_stream(type_, event.states, args, upload))
+        else:
+            self._await(seq, source.forward(type_, event.states, args, upload))
 
     async def _ran_later(self, origin: Origin, result: Result) -> None:
         origin.ran(await result)

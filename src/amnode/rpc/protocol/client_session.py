@@ -255,12 +255,24 @@ class ClientSession(Session):
     def _after(self, events: Events, event: Event) -> Events:
         """An event that is to be seen after an update, which may have been wrong."""
         if self.follower.resyncing:
-            self.memory.held.append(event)
+            self._hold(event)
             return events
         return (*events, event) if events else (event,)
 
+    def _hold(self, event: Event) -> None:
+        """Keeps an event until the snapshot is here, which the server has been asked for."""
+        memory, limit = self.memory, self._options.payload_limit
+        if isinstance(event, Delivered):
+            memory.held_size += len(event.data)
+            if memory.held and memory.held_size > limit:
+                raise ProtocolError(
+                    f"Payloads of {memory.held_size} bytes came before the snapshot that was "
+                    f"asked for; payload_limit allows {limit}."
+                )
+        memory.held.append(event)
+
     def _released(self) -> list[Event]:
-        held, self.memory.held = self.memory.held, []
+        held, self.memory.held, self.memory.held_size = self.memory.held, [], 0
         return held
 
     def _update(self, message: wire.Update) -> Events:

@@ -45,9 +45,18 @@ class ClientMemory:
         uploads: the streams that go to the source, by mutation.
         downloads: the streams that come from it.
         held: what has come, and is to be told after the next snapshot.
+        held_size: the bytes of the payloads among it.
     """
 
-    __slots__ = ("asked", "downloads", "held", "payloads", "ticket", "uploads")
+    __slots__ = (
+        "asked",
+        "downloads",
+        "held",
+        "held_size",
+        "payloads",
+        "ticket",
+        "uploads",
+    )
 
     def __init__(self, options: RpcOptions) -> None:
         self.ticket: Ticket | None = None
@@ -56,6 +65,7 @@ class ClientMemory:
         self.uploads: dict[int, Upload] = {}
         self.downloads: dict[int, Receiver] = {}
         self.held: list[Event] = []
+        self.held_size = 0
 
     def answered(self, seq: int, size: int) -> None:
         """An answer came, with a value of so many bytes; the streams of its mutation are over.
