@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 from amnode.launch.output import last_lines
-from amnode.launch.process import TAIL_BYTES, ExitRecord
+from amnode.launch.output_file import TAIL_BYTES
+from amnode.launch.process import ExitRecord
 
 #: Seconds until it is looked for again: at first, and at most.
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.5
