@@ -42,6 +42,9 @@ _ADD, _REMOVE, _SET, _TOGGLE = (
     int(MutationType.TOGGLE),
 )
 
+#: The types that most mutations of one state have.
+_SIMPLE = (_ADD, _REMOVE)
+
 _Decoders: TypeAlias = dict[int, "msgspec.msgpack.Decoder[msgspec.Struct] | None"]
 
 
@@ -143,6 +146,10 @@ class Gate:
             RefusedError: the client may not make it (rules 1, 2 and 4).
             ProtocolError: its arguments are not the struct that the state takes (rule 3).
         """
+        if type_ in _SIMPLE and len(states) == 1 and role is _CONTROLLER and args == NIL:
+            opened = self._removable if type_ == _REMOVE else self._mutable
+            if opened.get(states[0], self) is None:
+                return None  # as most are: open, and without arguments
         if role is not _CONTROLLER:
             raise RefusedError("An observer may not change states; connect as a controller.")
         opened = self._removable if type_ == _REMOVE else self._mutable
@@ -158,8 +165,6 @@ class Gate:
                 raise RefusedError(f"State {name} is closed to {verb} from outside.")
         if len(states) == 1:
             decoder = opened[states[0]]
-            if decoder is None and args == NIL:
-                return None
         else:
             decoder = self._only_decoder(opened, states)
         return self._decode(decoder, states, args)

@@ -99,7 +99,7 @@ class Link:
     def received(self, data: bytes) -> None:
         """See `Handler`."""
         if self._pulse is not None:
-            self._pulse.heard()
+            self._pulse.keepalive.heard = True
         try:
             for event in self.session.receive(data):
                 self._happened(event)
@@ -112,10 +112,11 @@ class Link:
     def outgoing(self) -> Outgoing:
         """See `Handler`."""
         data = self.session.to_send()
-        if data and self._pulse is not None:
-            self._pulse.said()
-        if self.session.ready and self.connection is not None:
-            self.connection.wake()
+        if data:
+            if self._pulse is not None:
+                self._pulse.keepalive.said = True
+            if type(data) is not bytes and self.session.ready and self.connection is not None:
+                self.connection.wake()
         return data
 
     def sink(self) -> memoryview | None:
@@ -125,7 +126,7 @@ class Link:
     def sunk(self, count: int) -> None:
         """See `Handler`."""
         if self._pulse is not None:
-            self._pulse.heard()
+            self._pulse.keepalive.heard = True
         self.session.sunk(count)
 
     def lost(self, error: Exception | None) -> None:

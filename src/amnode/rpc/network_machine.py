@@ -362,16 +362,21 @@ class NetworkMachine(MachineApi):
         called: Sequence[int] = (),
     ) -> None:
         """Follows the source: contexts end, waits resolve, tracers are told."""
-        changed = self._move(pairs)
-        waits = self._waits
-        waits.expire(changed)
-        if changed:
-            waits.changed(changed)
-        else:  # the queue alone has moved
-            waits.ask()
+        if len(pairs) == 2:
+            self._clock.advance(pairs[0], pairs[1])
+            changed = (pairs[0],)
+        else:
+            changed = self._move(pairs)
+        waits = self._made_waits
+        if waits is not None:
+            waits.expire(changed)
+            if changed:
+                waits.changed(changed)
+            else:  # the queue alone has moved
+                waits.ask()
         for follower in self._followers:
             follower.moved(changed, self._clock.ticks)
-        if self._tracers:
+        if self._tracers.all:
             told = RemoteTransition(self, changed, type_, tuple(called))
             self._tracers.tell("transition_end", told)
 

@@ -16,27 +16,22 @@ class Pulse:
         interval: what both sides agreed on, in seconds, more than 0.
         say_alive: called when something has to be said.
         dead: called once, when the peer is taken for dead.
+
+    Attributes:
+        keepalive: the rules; what is heard and said is noted there.
     """
 
-    __slots__ = ("_dead", "_keepalive", "_loop", "_say_alive", "_timer")
+    __slots__ = ("_dead", "_loop", "_say_alive", "_timer", "keepalive")
 
     def __init__(
         self, interval: float, say_alive: Callable[[], object], dead: Callable[[], object]
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._keepalive = KeepAlive(interval, self._loop.time())
+        self.keepalive = KeepAlive(interval, self._loop.time())
         self._say_alive = say_alive
         self._dead = dead
         self._timer: asyncio.TimerHandle | None = None
         self._arm()
-
-    def heard(self) -> None:
-        """Something came from the peer."""
-        self._keepalive.heard = True
-
-    def said(self) -> None:
-        """Something was sent to it."""
-        self._keepalive.said = True
 
     def cancel(self) -> None:
         """No more checks."""
@@ -45,10 +40,10 @@ class Pulse:
             self._timer = None
 
     def _arm(self) -> None:
-        self._timer = self._loop.call_at(self._keepalive.due, self._check, context=Context())
+        self._timer = self._loop.call_at(self.keepalive.due, self._check, context=Context())
 
     def _check(self) -> None:
-        quiet, dead = self._keepalive.check(self._loop.time())
+        quiet, dead = self.keepalive.check(self._loop.time())
         if dead:
             self.cancel()
             self._dead()

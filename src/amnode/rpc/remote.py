@@ -54,7 +54,8 @@ class RemoteResult:
         self._outcome: Outcome | None = None
         self._value = NIL
         self._error: Exception | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        #: None while nobody waits, as for most that are sent together.
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     @property
     def seq(self) -> int:
@@ -89,7 +90,10 @@ class RemoteResult:
     def __await__(self) -> Generator[Any, None, Result]:
         if self._outcome is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
             try:
                 yield from waiter
             except asyncio.CancelledError:
@@ -104,7 +108,7 @@ class RemoteResult:
 
     def _forget(self, waiter: asyncio.Future[None]) -> None:
         """A task that waited was cancelled; if it was the last, nobody waits any more."""
-        if waiter in self._waiters:
+        if self._waiters and waiter in self._waiters:
             self._waiters.remove(waiter)
             if not self._waiters:
                 self._calls.cancel(self._seq)
@@ -114,10 +118,11 @@ class RemoteResult:
         self._outcome = outcome
         self._value = value
         self._error = error
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters = None
 
 
 class RemoteCall(Generic[T]):
@@ -210,7 +215,13 @@ class Conversation:
         if self._over is not None:
             return self._failed()
         value = NIL if args is None else wire.encode(args, "The arguments")
-        return self._ask(type_, states, value, upload)
+        if upload is not None:
+            return self._ask(type_, states, value, upload)
+        seq = self._session.ask(type_, states, value)
+        result = self._results[seq] = RemoteResult(self, seq)
+        if self._connection is not None:
+            self._connection.hurry()
+        return result
 
     def stream(
         self,
@@ -258,7 +269,9 @@ class Conversation:
     def answered(self, event: Answered) -> None:
         """An answer came."""
         outcome = event.outcome
-        if outcome is _EXECUTED or outcome is Outcome.CANCELED:
+        if outcome is _EXECUTED and not (self._pumps or self._streams):
+            self._results.pop(event.seq).settle(outcome, event.value, None)
+        elif outcome is _EXECUTED or outcome is Outcome.CANCELED:
             self._settle(event.seq, outcome, event.value, None)
         elif outcome is Outcome.ERROR:
             self._settle(event.seq, outcome, NIL, wire.error_from_raw(event.value))

@@ -68,9 +68,7 @@ from amnode.rpc.transport import NETWORK, Connection
 T = TypeVar("T")
 
 _EXECUTED = Outcome.EXECUTED
-_ADD = int(MutationType.ADD)
-#: The types of which there is a quick form for one state.
-_SINGLE = (_ADD, int(MutationType.REMOVE))
+_ADD, _REMOVE = int(MutationType.ADD), int(MutationType.REMOVE)
 _FIRST_REQUEST = int(Request.CAN_ADD)
 
 
@@ -275,7 +273,7 @@ class RpcServer:
         """See `Handler`."""
         server = self  # the one that goes on, once a session is resumed
         if self._pulse is not None:
-            self._pulse.heard()
+            self._pulse.keepalive.heard = True
         try:
             for event in self._session.receive(data):
                 if type(event) is Called:
@@ -294,7 +292,7 @@ class RpcServer:
         session = self._session
         data = session.to_send()
         if data and self._pulse is not None:
-            self._pulse.said()
+            self._pulse.keepalive.said = True
         if self._ended:
             return data
         if session.held and self._push_timer is None:
@@ -302,7 +300,7 @@ class RpcServer:
             self._push_timer = loop.call_later(
                 session.push_interval, self._push_now, context=Context()
             )
-        if session.ready:
+        if type(data) is not bytes and session.ready:
             self._wake()
         if self._reading_stopped and not session.choked:
             self._read_again()
@@ -317,7 +315,7 @@ class RpcServer:
     def sunk(self, count: int) -> None:
         """See `Handler`."""
         if self._pulse is not None:
-            self._pulse.heard()
+            self._pulse.keepalive.heard = True
         self._session.sunk(count)
 
     def lost(self, error: Exception | None) -> None:
@@ -506,9 +504,11 @@ class RpcServer:
         self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
     ) -> Result:
         names = self._gate.names
-        if len(states) == 1 and type_ in _SINGLE:
-            mutate1 = source.add1 if type_ == _ADD else source.remove1
-            return mutate1(names[states[0]], args, origin=origin)
+        if len(states) == 1:
+            if type_ == _ADD:
+                return source.add1(names[states[0]], args, origin)
+            if type_ == _REMOVE:
+                return source.remove1(names[states[0]], args, origin)
         mutate = (source.add, source.remove, source.set, source.toggle)[type_]
         return mutate([names[i] for i in states], args, origin=origin)
 

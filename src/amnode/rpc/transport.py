@@ -167,8 +167,10 @@ class Connection(ABC):
         """
         if not self._gathers:
             self.wake()
-        elif not self._receiving:
-            self._flush()
+        elif not (self._receiving or self._paused or self.closing):
+            data = self._handler.outgoing()
+            if data:
+                self._write(data)
 
     def close(self) -> None:
         """Writes what the handler has, then closes; calling it again changes nothing."""

@@ -91,8 +91,8 @@ class Asked:
         asked = self._open[seq] = Unanswered(Mutate(seq, type_, states, args), value)
         return asked
 
-    def answered(self, seq: int, size: int) -> None:
-        """An answer came, with a value of so many bytes.
+    def answered(self, seq: int, size: int) -> bool:
+        """An answer came, with a value of so many bytes; True if `ack_due`.
 
         Raises:
             ProtocolError: nothing of that number waits for one (rule 3).
@@ -103,6 +103,7 @@ class Asked:
             raise ProtocolError(f"An answer to mutation {seq}, which waits for none.") from None
         self._count += 1
         self._bytes += size
+        return self._count >= _ACK_COUNT or self._bytes >= _ACK_BYTES
 
     def forget(self, seq: int) -> None:
         """A mutation was taken back before it left."""
@@ -128,6 +129,9 @@ class Known(Enum):
     FORGOTTEN = auto()
 
 
+_NEW = Known.NEW
+
+
 class Answering:
     """The server's side: what was asked here, and what was answered; it outlives a connection.
 
@@ -136,19 +140,20 @@ class Answering:
         size: how many bytes of values they may have together.
     """
 
-    __slots__ = ("_answers", "_bytes", "_entries", "_last", "_open", "_size")
+    __slots__ = ("_answers", "_bytes", "_entries", "_last", "_size", "waiting")
 
     def __init__(self, entries: int, size: int) -> None:
         self._entries = entries
         self._size = size
         self._last = 0
-        self._open: dict[int, None] = {}
+        #: The numbers that are not answered.
+        self.waiting: dict[int, None] = {}
         self._answers: dict[int, tuple[Outcome, Value]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         """How many are not answered."""
-        return len(self._open)
+        return len(self.waiting)
 
     @property
     def remembered(self) -> tuple[int, int]:
@@ -159,38 +164,38 @@ class Answering:
         """A mutation came; it is to be run only if it is new (rule 2)."""
         if seq > self._last:
             self._last = seq
-            self._open[seq] = None
-            return Known.NEW
+            self.waiting[seq] = None
+            return _NEW
         return self._known(seq)
 
     def cancelled(self, seq: int) -> Known:
         """A cancel came; a new number is used up and answered by it (rule 5)."""
         if seq > self._last:
             self._last = seq
-            self._open[seq] = None
+            self.waiting[seq] = None
             self.answer(seq, Outcome.CANCELED, NIL)
             return Known.NEW
         return self._known(seq)
 
     def _known(self, seq: int) -> Known:
-        if seq in self._open:
+        if seq in self.waiting:
             return Known.OPEN
         return Known.ANSWERED if seq in self._answers else Known.FORGOTTEN
 
     def answer(self, seq: int, outcome: Outcome, value: Value) -> bool:
         """Marks a mutation as answered; False if it was already (rule 3)."""
-        if self._open.pop(seq, self) is self:
+        if self.waiting.pop(seq, self) is self:
             return False
         if self._entries:
             self._answers[seq] = (outcome, value)
-            self._bytes += size_of(value)
+            self._bytes += 1 if value is NIL else size_of(value)
             if self._bytes > self._size or len(self._answers) > self._entries:
                 self._evict()
         return True
 
     def is_open(self, seq: int) -> bool:
         """Whether a number waits for its answer."""
-        return seq in self._open
+        return seq in self.waiting
 
     def is_new(self, seq: int) -> bool:
         """Whether a number was not seen yet."""

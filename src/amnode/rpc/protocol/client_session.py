@@ -104,7 +104,8 @@ class ClientSession(Session):
             DeliveryError: the arguments are too large; nothing was sent.
             RefusedError: too many mutations wait for their answer.
         """
-        self._check_size(value, "The mutation")
+        if value is not NIL:
+            self._check_size(value, "The mutation")
         memory = self.memory
         asked = memory.asked.ask(type_, states, value)
         seq = asked.message.seq
@@ -152,6 +153,11 @@ class ClientSession(Session):
 
     def _send_mutation(self, asked: Unanswered) -> None:
         message = asked.message
+        outbox = self._outbox
+        if outbox.passes(_MUTATIONS, asked.value):
+            asked.sent = True
+            outbox.put(wire.to_frame(message))
+            return
 
         def finish(raw: msgspec.Raw) -> bytes:
             asked.sent = True
@@ -161,7 +167,7 @@ class ClientSession(Session):
                 )
             return wire.to_frame(message)
 
-        self._outbox.put_value(_MUTATIONS, message.seq, asked.value, finish)
+        outbox.put_value(_MUTATIONS, message.seq, asked.value, finish)
 
     def _send_end(self, seq: int, upload: Upload) -> None:
         # In the lane of the items, which may be large.
@@ -245,11 +251,13 @@ class ClientSession(Session):
     def _answer(self, message: wire.Answer) -> Events:
         value = self._inbox.claim(message.value)
         memory = self.memory
-        memory.answered(message.seq, len(value))
-        events: Events = ()
-        if message.difference is not None:
-            events = self._advance(message.difference)
-        answered = Answered(message.seq, message.outcome, value)
+        seq = message.seq
+        if memory.answered(seq, len(value)):
+            self._owes = True
+        answered = Answered(seq, message.outcome, value)
+        if message.difference is None:
+            return self._after((), answered)
+        events = self._advance(message.difference)
         return self._after(events, answered)
 
     def _after(self, events: Events, event: Event) -> Events:
@@ -257,7 +265,7 @@ class ClientSession(Session):
         if self.follower.resyncing:
             self._hold(event)
             return events
-        return (*events, event) if events else (event,)
+        return (events[0], event) if events else (event,)
 
     def _hold(self, event: Event) -> None:
         """Keeps an event until the snapshot is here, which the server has been asked for."""
@@ -292,6 +300,7 @@ class ClientSession(Session):
         if message.number != memory.payloads + 1:
             raise ProtocolError(f"Payload {message.number} after payload {memory.payloads}.")
         memory.payloads = message.number
+        self._owes = True
         return self._after((), Delivered(message.name, data))
 
     def _on_item(self, message: wire.Item) -> Events:
@@ -313,9 +322,10 @@ class ClientSession(Session):
         return [Advanced(self.follower.load(message.clock)), *self._released()]
 
     def _advance(self, difference: wire.Difference) -> Events:
-        if self.follower.resyncing:
+        follower = self.follower
+        if follower.resyncing:
             return ()
-        if self.follower.apply(difference):
+        if follower.apply(difference):
             return (Advanced(difference.pairs),)
         self._send(wire.Resync())
         return (Resynced(),)

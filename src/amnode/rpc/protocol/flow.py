@@ -110,6 +110,14 @@ class Outbox:
         self._urgent.append(frame)
         self.urgent += len(frame)
 
+    def passes(self, lane: Hashable, value: Value) -> bool:
+        """Whether a message with this value may be `put` at once, without `put_value`."""
+        return (
+            type(value) is msgspec.Raw
+            and len(value) <= self._chunk
+            and lane not in self._lanes
+        )
+
     def put_value(self, lane: Hashable, key: Hashable, value: Value, finish: Finish) -> None:
         """A message with a value, which goes in chunks if it is large.
 
@@ -176,10 +184,12 @@ class Outbox:
 
     def take(self, most: int) -> Outgoing:
         """What is to be written now: all that is urgent, and at most `most` bytes of bodies."""
-        urgent, self._urgent, self.urgent = self._urgent, [], 0
+        urgent, self.urgent = self._urgent, 0
+        frames = urgent[0] if len(urgent) == 1 else b"".join(urgent)
+        urgent.clear()
         if not self._later:
-            return urgent[0] if len(urgent) == 1 else b"".join(urgent)
-        pieces: list[Buffer] = [b"".join(urgent)] if urgent else []
+            return frames
+        pieces: list[Buffer] = [frames] if frames else []
         while self._later and most > 0:
             sent = self._advance(self._later[0], most, pieces)
             if sent < 0:
@@ -340,8 +350,7 @@ class Inbox:
         Raises:
             ProtocolError: there is no such body, or it is not complete.
         """
-        number = wire.body_number(value)
-        if number is None:
+        if len(value) != wire.REFERENCE_SIZE or (number := wire.body_number(value)) is None:
             return value
         body = self._bodies.pop(number, None)
         if body is None:

@@ -67,16 +67,20 @@ class ClientMemory:
         self.held: list[Event] = []
         self.held_size = 0
 
-    def answered(self, seq: int, size: int) -> None:
+    def answered(self, seq: int, size: int) -> bool:
         """An answer came, with a value of so many bytes; the streams of its mutation are over.
+
+        Returns:
+            Whether answers are to be acknowledged.
 
         Raises:
             ProtocolError: nothing of that number waits for one.
         """
-        self.asked.answered(seq, size)
+        ack_due = self.asked.answered(seq, size)
         if self.uploads or self.downloads:
             self.uploads.pop(seq, None)
             self.downloads.pop(seq, None)
+        return ack_due
 
     def forget(self, seq: int) -> None:
         """A mutation was taken back before it left."""

@@ -16,6 +16,7 @@ from amnode.rpc.protocol.flow import Outgoing
 from amnode.rpc.protocol.handshake import ServerHandshake
 from amnode.rpc.protocol.memory import ServerMemory
 from amnode.rpc.protocol.session import (
+    BURST,
     Admitted,
     Cancelled,
     Events,
@@ -33,6 +34,7 @@ from amnode.rpc.protocol.subscription import followed, schema_hash, schema_to_wi
 from amnode.rpc.protocol.sync import Leader, mixes
 from amnode.rpc.protocol.wire import NIL, Follow, Outcome, Value
 
+_NEW = Known.NEW
 #: The lane of payloads; answers and items have their mutation's number.
 _PAYLOADS = 0
 
@@ -154,11 +156,12 @@ class ServerSession(Session):
         memory = self.memory
         if seq in memory.uploads:
             del memory.uploads[seq]
-        try:
-            self._check_size(value, "The answer")
-        except DeliveryError as error:
-            self.answer(seq, Outcome.ERROR, wire.error_to_raw(error))
-            raise
+        if value is not NIL:
+            try:
+                self._check_size(value, "The answer")
+            except DeliveryError as error:
+                self.answer(seq, Outcome.ERROR, wire.error_to_raw(error))
+                raise
         if not memory.answering.answer(seq, outcome, value):
             return False
         if self._open and seq not in self._doubtful:
@@ -202,10 +205,10 @@ class ServerSession(Session):
 
     def to_send(self) -> Outgoing:
         """What the client is to get; pending updates included."""
-        if self._open and self._leader.pending and not self.held:
+        if self._open and self._leader.moved and not self.held:
             self._push()
             self.held = self.push_interval > 0
-        return super().to_send()
+        return self._outbox.take(BURST)
 
     def goodbye(self, reason: str) -> None:
         """Ends the session in good order, after the updates up to now."""
@@ -222,7 +225,7 @@ class ServerSession(Session):
         return None if receiver is None or receiver.stopped else receiver
 
     def _push(self) -> None:
-        if self._open and self._leader.pending:
+        if self._open and self._leader.moved:
             difference = self._leader.difference(self._source.queue_tick)
             if difference is not None:
                 self._send(wire.Update(difference))
@@ -230,13 +233,17 @@ class ServerSession(Session):
     def _send_answer(self, seq: int, outcome: Outcome, value: Value) -> None:
         if seq > self._asked_here:
             self._given[seq] = None
+        outbox = self._outbox
+        if outbox.passes(seq, value):
+            outbox.put(self._answer_frame(seq, outcome, value))
+        else:  # by its key, it is told from the items of its stream, which share the lane
+            outbox.put_value(
+                seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw)
+            )
 
-        def finish(raw: msgspec.Raw) -> bytes:
-            difference = self._leader.difference(self._source.queue_tick)
-            return wire.to_frame(wire.Answer(seq, outcome, difference, raw))
-
-        # By its key, it is told from the items of its stream, which share the lane.
-        self._outbox.put_value(seq, seq, value, finish)
+    def _answer_frame(self, seq: int, outcome: Outcome, value: Value) -> bytes:
+        difference = self._leader.difference(self._source.queue_tick)
+        return wire.to_frame(wire.Answer(seq, outcome, difference, value))
 
     def _send_payload(self, number: int, name: str, value: Value) -> None:
         self._outbox.put_value(
@@ -286,14 +293,17 @@ class ServerSession(Session):
 
     def _mutate(self, message: wire.Mutate) -> Events:
         size = len(self._factors)
-        if max(message.states, default=0) >= size:
-            raise ProtocolError(f"Mutation of states {message.states}; the source has {size}.")
+        for index in message.states:
+            if index >= size:
+                raise ProtocolError(
+                    f"Mutation of states {message.states}; the source has {size}."
+                )
         args = self._inbox.claim(message.args)
-        seq, memory = message.seq, self.memory
-        known = memory.answering.asked(seq)
-        if known is Known.NEW:
+        seq, answering = message.seq, self.memory.answering
+        known = answering.asked(seq)
+        if known is _NEW:
             self._asked_here = seq
-            if len(memory.answering) > self._options.call_limit:
+            if len(answering.waiting) > self._options.call_limit:
                 error = RefusedError(
                     f"{self._options.call_limit} mutations of this client wait for their "
                     "answer; call_limit allows no more."

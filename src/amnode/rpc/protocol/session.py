@@ -24,7 +24,7 @@ package with `client_session.py` and `server_session.py`, and adds no rule but t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -40,7 +40,7 @@ from amnode.rpc.protocol.streams import Receiver, Sender
 from amnode.rpc.protocol.wire import Outcome, Role, Value
 
 #: Bytes of bodies that are given to a connection at once.
-_BURST: Final = 512 * 1024
+BURST: Final = 512 * 1024
 #: Bytes of a chunk from which it is worth to have it received where it belongs.
 _SINK_FROM: Final = 32 * 1024
 
@@ -106,7 +106,7 @@ class Resynced(Event, frozen=True):
     """A checksum was wrong. At a client: everything was asked for; at a server: it was sent."""
 
 
-class Advanced(Event, frozen=True):
+class Advanced(Event, frozen=True, gc=False):
     """Client: the source moved: flat pairs of a state's index and its step."""
 
     pairs: list[int]
@@ -120,7 +120,7 @@ class Stepped(Event, frozen=True):
     called: list[int]
 
 
-class Answered(Event, frozen=True):
+class Answered(Event, frozen=True, gc=False):
     """Client: a mutation ended. `value` is nil, its value, or with ERROR the error."""
 
     seq: int
@@ -201,6 +201,8 @@ class Session:
         self._doubtful: dict[int, None] = {}
         #: Bytes to be written from which no more frames are looked at.
         self._most_urgent = float("inf")
+        #: Whether there may be something to say about what has arrived: see `_received`.
+        self._owes = False
         self._open = False
         self._closed = False
         self._enter(phase)
@@ -233,8 +235,24 @@ class Session:
         """Bytes of what has arrived and could not be told yet."""
         return self._framer.kept + self._inbox.held
 
-    def receive(self, data: bytes) -> Iterator[Event | Called]:
-        """Takes bytes from the peer; yields what they mean (see the top of the file)."""
+    def receive(self, data: bytes) -> Iterable[Event | Called]:
+        """Takes bytes from the peer; gives what they mean (see the top of the file)."""
+        body = self._framer.single(data)
+        if body is None or self._closed or self._sink is not None or self.choked:
+            return self._receive(data)
+        try:
+            message = wire.from_frame(body)
+            handler = self._expected.get(type(message))
+            events = self._end(message) if handler is None else handler(self, message)
+            if self._owes and self._open:
+                self._received()
+        except AmnodeError as error:
+            self.fail(error)
+            return (Closed(error, by_peer=False),)
+        return events
+
+    def _receive(self, data: bytes) -> Iterator[Event | Called]:
+        """The same for any number of frames, in pieces."""
         framer, outbox = self._framer, self._outbox
         if self._sink is not None:
             data = self._pour(data)
@@ -248,7 +266,7 @@ class Session:
                 handler = self._expected.get(type(message))
                 events = self._end(message) if handler is None else handler(self, message)
                 yield from events
-            if self._open:
+            if self._open and (self._owes or framer.unfinished):
                 self._received()
         except AmnodeError as error:
             self.fail(error)
@@ -281,7 +299,7 @@ class Session:
 
     def to_send(self) -> Outgoing:
         """What the peer is to get now, in order; empty if there is nothing."""
-        return self._outbox.take(_BURST)
+        return self._outbox.take(BURST)
 
     def say_alive(self) -> None:
         """Lets the peer know that this side is there."""
@@ -372,7 +390,11 @@ class Session:
         self._framer.limit = self._options.frame_limit
 
     def _received(self) -> None:
-        """All whole frames of what arrived were taken, in phase OPEN."""
+        """All whole frames of what arrived were taken, in phase OPEN.
+
+        Called if one of them left something to be said (`_owes`), or a frame is not whole.
+        """
+        self._owes = False
         self._give_credit()
         framer = self._framer
         if framer.lacking < _SINK_FROM:
@@ -414,6 +436,7 @@ class Session:
 
     def _on_chunk(self, message: wire.Chunk) -> Events:
         self._inbox.chunk(message.number, message.data)
+        self._owes = True
         return ()
 
     def _on_drop(self, message: wire.Drop) -> Events:

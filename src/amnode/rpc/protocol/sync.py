@@ -50,11 +50,11 @@ class Leader:
     __slots__ = (
         "_checksum",
         "_factors",
-        "_moved",
         "_queue_tick",
         "_selected",
         "_sent",
         "_shallow",
+        "moved",
     )
 
     def __init__(
@@ -67,14 +67,15 @@ class Leader:
         self._shallow = shallow
         self._selected = None if selected is None else dict.fromkeys(selected)
         self._sent: list[int] = [0] * len(factors)
-        self._moved: dict[int, int] = {}
+        #: The subscribed states that moved since the last update, with their ticks.
+        self.moved: dict[int, int] = {}
         self._queue_tick = 0
         self._checksum = 0
 
     @property
     def pending(self) -> bool:
         """Whether a subscribed state moved since the last update."""
-        return bool(self._moved)
+        return bool(self.moved)
 
     def confine(self) -> None:
         """The source's schema has grown: the peer goes on with the states that it knows."""
@@ -88,12 +89,12 @@ class Leader:
             Whether any of them is subscribed.
         """
         if self._selected is None:
-            self._moved.update(moved)
+            self.moved.update(moved)
         else:
             for index, tick in moved:
                 if index in self._selected:
-                    self._moved[index] = tick
-        return bool(self._moved)
+                    self.moved[index] = tick
+        return bool(self.moved)
 
     def snapshot(self, ticks: Sequence[int], queue_tick: int, machine_tick: int) -> ClockData:
         """Everything, as it is now; later differences start from here."""
@@ -103,7 +104,7 @@ class Leader:
         for index in indexes:
             sent[index] += self._step(ticks[index], sent[index])
             total += sent[index] * self._factors[index]
-        self._moved.clear()
+        self.moved.clear()
         self._queue_tick = queue_tick
         self._checksum = total & _MASK
         return ClockData(machine_tick, queue_tick, [sent[i] for i in indexes], self._checksum)
@@ -111,22 +112,34 @@ class Leader:
     def difference(self, queue_tick: int) -> Difference | None:
         """What moved since the last update, or None; later ones start from here."""
         queue_step = queue_tick - self._queue_tick
-        if not self._moved and not queue_step:
+        if not self.moved and not queue_step:
             return None
+        if len(self.moved) == 1 and not self._shallow:
+            return self._difference_of_one(queue_tick, queue_step)
         pairs: list[int] = []
         total = self._checksum + queue_step
         sent = self._sent
-        moved = self._moved.items()
+        moved = self.moved.items()
         for index, tick in sorted(moved) if len(moved) > 1 else moved:
             step = tick - sent[index] if not self._shallow else self._step(tick, sent[index])
             if step:
                 pairs += (index, step)
                 sent[index] += step
                 total += step * self._factors[index]
-        self._moved.clear()
+        self.moved.clear()
         self._queue_tick = queue_tick
         self._checksum = total & _MASK
         return Difference(pairs, queue_step, self._checksum)
+
+    def _difference_of_one(self, queue_tick: int, queue_step: int) -> Difference:
+        """The same for one state, as most are."""
+        index, tick = self.moved.popitem()
+        step = tick - self._sent[index]
+        self._sent[index] = tick
+        self._queue_tick = queue_tick
+        total = self._checksum + queue_step + step * self._factors[index]
+        self._checksum = checksum = total & _MASK
+        return Difference([index, step] if step else [], queue_step, checksum)
 
     def _step(self, tick: int, sent: int) -> int:
         """What is to be sent for a tick, after what was."""
@@ -203,6 +216,8 @@ class Follower:
             ProtocolError: the difference could fit no source (rule 4).
         """
         pairs = difference.pairs
+        if len(pairs) == 2:
+            return self._apply_one(pairs[0], pairs[1], difference)
         if len(pairs) & 1:
             raise ProtocolError("A difference with an index that has no increment.")
         total = self._checksum + difference.queue
@@ -220,5 +235,18 @@ class Follower:
             self.resyncing = True
             return False
         self._checksum = difference.checksum
+        self.queue_tick += difference.queue
+        return True
+
+    def _apply_one(self, index: int, step: int, difference: Difference) -> bool:
+        """The same for one state, as most are."""
+        if index not in self._selected or step < 1:
+            raise ProtocolError(f"A difference moves state {index} by {step}.")
+        total = self._checksum + difference.queue + step * self._factors[index] & _MASK
+        if total != difference.checksum:
+            self.resyncing = True
+            return False
+        self.ticks[index] += step
+        self._checksum = total
         self.queue_tick += difference.queue
         return True

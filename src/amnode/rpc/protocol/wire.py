@@ -89,7 +89,8 @@ _CHUNK_TAG: Final = b"\x93\x1a\xce"
 _CHUNK_PREFIX: Final = 12
 #: An extension of type 1 with 4 bytes.
 _REFERENCE: Final = b"\xd6\x01"
-_REFERENCE_SIZE: Final = 6
+#: Bytes of a value that may stand for a body.
+REFERENCE_SIZE: Final = 6
 
 #: What absent arguments and values look like.
 NIL: Final = msgspec.Raw(b"\xc0")
@@ -550,7 +551,7 @@ def body_reference(number: int) -> msgspec.Raw:
 
 def body_number(value: msgspec.Raw) -> int | None:
     """The body that a value stands for; None if it stands for itself."""
-    if len(value) != _REFERENCE_SIZE:
+    if len(value) != REFERENCE_SIZE:
         return None
     data = bytes(value)
     return int.from_bytes(data[2:], "little") if data.startswith(_REFERENCE) else None
@@ -607,6 +608,21 @@ class Framer:
     def kept(self) -> int:
         """Bytes that are kept because their frame is not complete."""
         return len(self._rest) + len(self._buffer) - self._at
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the start of a frame is kept."""
+        return bool(self._rest)
+
+    def single(self, data: bytes) -> bytes | None:
+        """The frame without its length, if these bytes are one frame and none is kept.
+
+        Most of what arrives is that; anything else is for `feed`.
+        """
+        size = len(data) - HEADER
+        if not 0 < size <= self.limit or self._rest or self._at < len(self._buffer):
+            return None
+        return data[HEADER:] if _LENGTH.unpack_from(data)[0] == size else None
 
     def feed(self, data: bytes) -> None:
         """Takes bytes as they arrived."""
