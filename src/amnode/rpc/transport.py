@@ -34,6 +34,7 @@ import socket
 import stat
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
@@ -498,8 +499,9 @@ class _MemoryConnection(Connection):
     def __init__(self, name: str, close_timeout: float) -> None:
         super().__init__("memory", name, close_timeout)
         self.other: _MemoryConnection | None = None
-        #: What waits while nothing is read; None while it is.
-        self._unread: list[bytes | Sequence[Buffer]] | None = None
+        self._reads = True
+        #: What came while nothing was read, and what came after that.
+        self._unread: deque[bytes | Sequence[Buffer]] = deque()
 
     def join(self, other: _MemoryConnection) -> None:
         """Makes two ends one connection."""
@@ -514,18 +516,24 @@ class _MemoryConnection(Connection):
             self._loop.call_soon(self.other._arrive, data, context=self.other._context)
 
     def pause_reading(self) -> None:
-        if self._unread is None:
-            self._unread = []
+        self._reads = False
 
     def resume_reading(self) -> None:
-        unread, self._unread = self._unread, None
-        for data in unread or ():
-            self._loop.call_soon(self._arrive, data, context=self._context)
+        self._reads = True
+        self._loop.call_soon(self._catch_up, context=self._context)
+
+    def _catch_up(self) -> None:
+        while self._reads and self._unread:
+            self._read(self._unread.popleft())
 
     def _arrive(self, data: bytes | Sequence[Buffer]) -> None:
-        if self._unread is not None:
+        if self._reads and not self._unread:
+            self._read(data)
+        else:
             self._unread.append(data)
-        elif self._view is None and isinstance(data, bytes):
+
+    def _read(self, data: bytes | Sequence[Buffer]) -> None:
+        if self._view is None and isinstance(data, bytes):
             self._take(data)
         else:
             for buffer in (data,) if isinstance(data, bytes) else data:
