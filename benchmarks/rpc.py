@@ -53,7 +53,7 @@ from benchmarks.processes import (
     settle,
     started,
 )
-from benchmarks.rpc_board import ASKED, BOARD, LARGE, MIB, SECRET, Data, options
+from benchmarks.rpc_board import ASKED, BOARD, LARGE, MIB, SECRET, Data
 
 HERE = Path(__file__).parent
 TRANSPORTS = ("unix", "tcp")
@@ -119,41 +119,28 @@ class Ends:
 
 @contextlib.asynccontextmanager
 async def served(
-    transport: str, directory: str, core: int | None = None, large: int = LARGE
+    transport: str, directory: str, core: int | None = None
 ) -> AsyncGenerator[Process]:
     """The serving process."""
-    limit = str(frame_limit(large))
-    script = HERE / "rpc_served.py"
-    async with started(script, transport, directory, limit, core=core) as process:
+    async with started(HERE / "rpc_served.py", transport, directory, core=core) as process:
         yield process
 
 
-def frame_limit(large: int) -> int:
-    """What a connection has to allow so that this many bytes cross in one frame."""
-    return large + MIB
-
-
 @contextlib.asynccontextmanager
-async def joined(
-    transport: str, place: Place, large: int = LARGE
-) -> AsyncGenerator[Ends | None]:
+async def joined(transport: str, place: Place) -> AsyncGenerator[Ends | None]:
     """Both ends, in their places; None if the transport does not exist."""
     here = cores()
     if place.here is not None:
         pin(place.here)
     try:
         with tempfile.TemporaryDirectory(prefix="am-") as directory:
-            async with served(transport, directory, place.there, large) as process:
+            async with served(transport, directory, place.there) as process:
                 if not process.ready["mux"]:
                     print(f"{transport} is left out: {process.ready['why']}")
                     yield None
                     return
                 client = RpcClient(
-                    process.ready["mux"],
-                    id="rc-bench",
-                    secret=SECRET,
-                    schema=BOARD,
-                    options=options(frame_limit(large)),
+                    process.ready["mux"], id="rc-bench", secret=SECRET, schema=BOARD
                 )
                 async with connected(process.ready["echo"]) as echo:
                     await client.start()
@@ -393,7 +380,7 @@ async def large(size: Size) -> None:
     data = bytes(size.large)
     spawning = get_context("spawn")
     for transport in TRANSPORTS:
-        async with joined(transport, Place("any core"), size.large) as ends:
+        async with joined(transport, Place("any core")) as ends:
             if ends is None:
                 continue
             with (
@@ -415,7 +402,7 @@ async def _large(
         Contender("blocking sockets", lambda: raw_echo(raw, data)),
         Contender(
             "await source.request",
-            lambda: source.request(["Echo"], Data(data), result_type=bytes),
+            lambda: source.request(["Echo"], Data(data), result_type=memoryview),
             2,
         ),
         Contender("ProcessPoolExecutor", lambda: pool.submit(same, data).result()),

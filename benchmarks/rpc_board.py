@@ -7,7 +7,6 @@ import msgspec
 from amnode.machine.schema import Schema, State
 from amnode.machine.transition import Event
 from amnode.rpc.exposure import Exposure
-from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.wire import NIL, Answer, Difference, Mutate, Outcome, Update
 from amnode.rpc.server import Origin
@@ -45,11 +44,6 @@ class Handlers:
         origin, args = event.mutation.origin, event.args
         assert isinstance(origin, Origin) and isinstance(args, Data)
         origin.defer().answer(args.data)
-
-
-def options(frame_limit: int) -> RpcOptions:
-    """Those of both ends."""
-    return RpcOptions(frame_limit=frame_limit)
 
 
 _MOVED = Difference([0, 1], 1, 1 << 31)

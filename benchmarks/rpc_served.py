@@ -1,6 +1,6 @@
 """The serving process of benchmarks/rpc.py: a machine with its mux, and the bare echoes.
 
-python benchmarks/rpc_served.py unix /run/x 4194304
+python benchmarks/rpc_served.py unix /run/x
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from amnode.machine.machine import Machine
 from amnode.rpc.mux import Mux
 from benchmarks.echo import EchoServer, listen, raw_serve
 from benchmarks.processes import obey, raise_descriptors, resident, run, take_core
-from benchmarks.rpc_board import ANSWERED, BOARD, EXPOSURE, PUSHED, SECRET, Handlers, options
+from benchmarks.rpc_board import ANSWERED, BOARD, EXPOSURE, PUSHED, SECRET, Handlers
 
 #: Seconds before a push, and after it: nothing else is being done while it travels.
 PAUSE = 0.001
@@ -54,7 +54,7 @@ def address(transport: str, directory: str, name: str) -> str:
     return f"unix:{directory}/{name}" if transport == "unix" else "tcp:127.0.0.1:0"
 
 
-async def main(transport: str, directory: str, frame_limit: str) -> None:
+async def main(transport: str, directory: str) -> None:
     raise_descriptors()
     served = Served()
     mux = Mux(
@@ -63,7 +63,6 @@ async def main(transport: str, directory: str, frame_limit: str) -> None:
         name="board",
         secret_of=lambda _client, _role: SECRET,
         exposure=EXPOSURE,
-        options=options(int(frame_limit)),
     )
     ready = {"mux": "", "why": ""}
     try:
