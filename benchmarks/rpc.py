@@ -402,7 +402,7 @@ async def _large(
         Contender("blocking sockets", lambda: raw_echo(raw, data)),
         Contender(
             "await source.request",
-            lambda: source.request(["Echo"], Data(data), result_type=memoryview),
+            lambda: source.request(["Echo"], Data(memoryview(data)), result_type=memoryview),
             2,
         ),
         Contender("ProcessPoolExecutor", lambda: pool.submit(same, data).result()),

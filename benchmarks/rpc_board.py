@@ -30,7 +30,7 @@ BOARD = Schema(
 class Data(msgspec.Struct, forbid_unknown_fields=True):
     """What comes with an echo."""
 
-    data: bytes
+    data: memoryview
 
 
 EXPOSURE = Exposure(mutable={"On": None, "Echo": Data}, removable={"On": None})
