@@ -555,6 +555,21 @@ def transport_of(peer: Peer) -> asyncio.Transport:
     return peer.link._transport  # type: ignore[attr-defined, no-any-return]
 
 
+async def test_what_comes_while_nothing_is_read_keeps_its_order(room: Room) -> None:
+    near, far = await room.pair()
+    for count in range(5):
+        far.link.pause_reading()
+        near.say(b"1")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        near.say(b"2")
+        for _ in range(count):  # what was said is on its way, or not even that
+            await asyncio.sleep(0)
+        far.link.resume_reading()
+        near.say(b"3")
+        assert (await far.has(3 * count + 3))[3 * count :] == b"123"
+
+
 @pytest.mark.parametrize("room", ["unix", "tcp", "tcp6", "tls"], indirect=True)
 async def test_bulk_is_asked_for_as_the_peer_reads_it(room: Room) -> None:
     near, far = await room.pair()
