@@ -163,10 +163,7 @@ class Gate:
             if index not in opened or (type_ == _TOGGLE and index not in self._removable):
                 name, verb = self.names[index], MutationType(type_).name.lower()
                 raise RefusedError(f"State {name} is closed to {verb} from outside.")
-        if len(states) == 1:
-            decoder = opened[states[0]]
-        else:
-            decoder = self._only_decoder(opened, states)
+        decoder = opened[states[0]] if len(states) == 1 else self._only_decoder(opened, states)
         return self._decode(decoder, states, args)
 
     def check_match(

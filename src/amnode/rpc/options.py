@@ -49,9 +49,9 @@ class RpcOptions(msgspec.Struct, frozen=True):
         call_limit: mutations of one client that wait for their answers. Default 4096, at least
             1: more are refused, at either end.
         chunk_size: bytes of a value from which it goes in chunks, and of a chunk. Default
-            256 KiB, at least 1024: larger ones are faster, and delay what is urgent more. At
+            512 KiB, at least 1024: larger ones are faster, and delay what is urgent more. At
             most half of `frame_limit` is used.
-        credit: bytes of chunks that are on their way and not taken by the peer. Default 2 MiB,
+        credit: bytes of chunks that are on their way and not taken by the peer. Default 4 MiB,
             at least 1024: less than the connection holds makes large values slow.
         body_limit: bytes of one value in chunks, and of all that a peer has under way at once.
             Default 1 GiB, at least 1024: they are kept in memory.
@@ -86,8 +86,8 @@ class RpcOptions(msgspec.Struct, frozen=True):
     answers_kept: int = 1024
     answers_kept_bytes: int = 64 * 1024 * 1024
     call_limit: int = 4096
-    chunk_size: int = 256 * 1024
-    credit: int = 2 * 1024 * 1024
+    chunk_size: int = 512 * 1024
+    credit: int = 4 * 1024 * 1024
     body_limit: int = 1024 * 1024 * 1024
     stream_credit: int = 256 * 1024
     payload_limit: int = 64 * 1024 * 1024

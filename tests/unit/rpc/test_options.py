@@ -17,8 +17,8 @@ def test_defaults_are_what_the_docs_say() -> None:
     assert (options.keepalive, options.session_ttl, options.stall_timeout) == (10, 30, 30)
     assert (options.answers_kept, options.answers_kept_bytes) == (1024, 64 << 20)
     assert (options.chunk_size, options.credit, options.body_limit) == (
-        256 << 10,
-        2 << 20,
+        512 << 10,
+        4 << 20,
         1 << 30,
     )
     assert (options.call_limit, options.stream_credit) == (4096, 256 << 10)

@@ -303,6 +303,40 @@ def test_the_rest_of_a_chunk_can_be_taken_before_it_is_whole() -> None:
     assert framer.next() == b"b"
 
 
+def test_the_start_of_a_large_frame_is_kept_as_it_came() -> None:
+    data = bytes(range(256)) * 400
+    whole = wire.chunk_header(5, len(data)) + data
+    framer = wire.Framer(1 << 20)
+    start = frame(b"a") + whole[:50_000]
+    framer.feed(start)
+    assert framer.next() == b"a" and framer.next() is None
+    assert framer.kept == 50_000 and framer.unfinished
+    taken = framer.take_chunk()
+    assert isinstance(taken, memoryview) and taken.obj is start
+    assert taken == data[: 50_000 - 16] and not framer.unfinished
+    framer.feed(whole[:50_000])
+    assert framer.next() is None
+    framer.feed(whole[50_000:])
+    assert framer.next() == whole[4:]
+    assert framer.kept == 0
+
+
+@given(st.binary(min_size=1, max_size=30), st.binary(max_size=40))
+def test_a_frame_that_comes_alone_needs_no_cutting(body: bytes, other: bytes) -> None:
+    framer = wire.Framer(30)
+    assert framer.single(frame(body)) == body
+    assert framer.single(frame(body)[:-1]) is None
+    assert framer.single(frame(body) + frame(body)) is None
+    assert framer.single(frame(body + bytes(30))) is None  # too large: `next` says so
+    if int.from_bytes(other[:4], "little") != len(other) - 4:
+        assert framer.single(other) is None
+    framer.feed(frame(body)[:3])
+    assert framer.next() is None and framer.single(frame(body)) is None
+    framer.feed(frame(body)[3:])
+    assert framer.single(frame(body)) is None  # another is before it
+    assert framer.next() == body
+
+
 def test_a_frame_that_is_no_chunk_is_not_taken_for_one() -> None:
     framer = wire.Framer(1000)
     framer.feed(frame(b"x" * 100)[:50])

@@ -154,7 +154,7 @@ class ClientSession(Session):
     def _send_mutation(self, asked: Unanswered) -> None:
         message = asked.message
         outbox = self._outbox
-        if outbox.passes(_MUTATIONS, asked.value):
+        if outbox.passes(asked.value, _MUTATIONS):
             asked.sent = True
             outbox.put(wire.to_frame(message))
             return

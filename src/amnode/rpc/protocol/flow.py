@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from io import BytesIO
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -110,12 +110,10 @@ class Outbox:
         self._urgent.append(frame)
         self.urgent += len(frame)
 
-    def passes(self, lane: Hashable, value: Value) -> bool:
+    def passes(self, value: Value, lane: Hashable) -> TypeGuard[msgspec.Raw]:
         """Whether a message with this value may be `put` at once, without `put_value`."""
         return (
-            type(value) is msgspec.Raw
-            and len(value) <= self._chunk
-            and lane not in self._lanes
+            type(value) is msgspec.Raw and len(value) <= self._chunk and lane not in self._lanes
         )
 
     def put_value(self, lane: Hashable, key: Hashable, value: Value, finish: Finish) -> None:

@@ -234,14 +234,14 @@ class ServerSession(Session):
         if seq > self._asked_here:
             self._given[seq] = None
         outbox = self._outbox
-        if outbox.passes(seq, value):
+        if outbox.passes(value, seq):
             outbox.put(self._answer_frame(seq, outcome, value))
         else:  # by its key, it is told from the items of its stream, which share the lane
             outbox.put_value(
                 seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw)
             )
 
-    def _answer_frame(self, seq: int, outcome: Outcome, value: Value) -> bytes:
+    def _answer_frame(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> bytes:
         difference = self._leader.difference(self._source.queue_tick)
         return wire.to_frame(wire.Answer(seq, outcome, difference, value))
 

@@ -41,7 +41,8 @@ from amnode.rpc.protocol.wire import Outcome, Role, Value
 
 #: Bytes of bodies that are given to a connection at once.
 BURST: Final = 512 * 1024
-#: Bytes of a chunk from which it is worth to have it received where it belongs.
+#: Bytes of a chunk from which it is worth to have it received where it belongs, and not more
+#: of the connection with it, however few of them lack.
 _SINK_FROM: Final = 32 * 1024
 
 
@@ -397,7 +398,7 @@ class Session:
         self._owes = False
         self._give_credit()
         framer = self._framer
-        if framer.lacking < _SINK_FROM:
+        if framer.kept + framer.lacking < _SINK_FROM:
             return
         chunk = framer.chunk()
         if chunk is None:

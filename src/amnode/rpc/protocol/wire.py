@@ -80,6 +80,8 @@ _LENGTH: Final = Struct("<I")
 #: States of one machine, and so indexes on the wire, are fewer than this.
 MAX_STATES: Final = 1 << 14
 
+#: Bytes of an unfinished frame from which they are kept where they are.
+_VIEWED: Final = 32 * 1024
 #: Bytes from which a value is not copied to be sent.
 _LARGE: Final = 64 * 1024
 _BYTES: Final = (bytes, bytearray, memoryview)
@@ -601,7 +603,8 @@ class Framer:
         self.limit = limit
         self._buffer = b""  # bytes from `_at` on are not cut yet
         self._at = 0
-        self._rest = bytearray()  # an unfinished frame, header included
+        # An unfinished frame, header included; a view if that saves a copy worth saving.
+        self._rest: bytearray | memoryview = bytearray()
         self._needed = 0  # bytes in `_rest` that are worth another look
 
     @property
@@ -631,9 +634,13 @@ class Framer:
         if not self._rest:
             self._buffer, self._at = data, 0
             return
-        self._rest += data
-        if len(self._rest) >= self._needed:
-            self._buffer, self._at = bytes(self._rest), 0
+        rest = self._rest
+        if isinstance(rest, memoryview):
+            rest = bytearray(rest)
+        rest += data
+        self._rest = rest
+        if len(rest) >= self._needed:
+            self._buffer, self._at = bytes(rest), 0
             self._rest = bytearray()
 
     def next(self) -> bytes | None:
@@ -671,14 +678,15 @@ class Framer:
         (size,) = _LENGTH.unpack_from(self._rest, 0)
         return chunk_of(bytes(self._rest[HEADER : HEADER + _CHUNK_PREFIX]), size)
 
-    def take_chunk(self) -> bytes:
+    def take_chunk(self) -> bytes | bytearray | memoryview:
         """What is here of that chunk's bytes; the rest of its frame goes elsewhere."""
-        data = bytes(self._rest[HEADER + _CHUNK_PREFIX :])
+        data = self._rest[HEADER + _CHUNK_PREFIX :]
         self._rest = bytearray()
         return data
 
     def _set_aside(self, needed: int) -> None:
-        self._rest += self._buffer[self._at :]
+        rest = memoryview(self._buffer)[self._at :]
+        self._rest = rest if rest.nbytes >= _VIEWED else bytearray(rest)
         self._buffer, self._at = b"", 0
         self._needed = needed
 
