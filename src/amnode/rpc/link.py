@@ -96,7 +96,7 @@ class Link:
             self._client.link_connected()
             connection.wake()
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> bool:
         """See `Handler`."""
         if self._pulse is not None:
             self._pulse.keepalive.heard = True
@@ -108,6 +108,7 @@ class Link:
                 self._client.machine.add_err(error)
             self.session.fail(RpcError("The client failed; its own log says why."))
             self._lost(error, final=True)
+        return self.session.has_more
 
     def outgoing(self) -> Outgoing:
         """See `Handler`."""

@@ -219,8 +219,12 @@ class Conversation:
             return self._ask(type_, states, value, upload)
         seq = self._session.ask(type_, states, value)
         result = self._results[seq] = RemoteResult(self, seq)
-        if self._connection is not None:
-            self._connection.hurry()
+        connection = self._connection
+        if connection is not None:
+            if len(self._results) == 1:
+                connection.hurry()
+            else:  # who does not wait for each answer may have more to say in this turn
+                connection.wake()
         return result
 
     def stream(

@@ -277,7 +277,10 @@ class RpcServer:
         try:
             for event in self._session.receive(data):
                 if type(event) is Called:
-                    server._asked(event)
+                    if server._waiting or server._session.queued > self._options.outgoing_limit:
+                        server._waiting.append(event)  # rule 4
+                    else:
+                        server._called(event)
                 elif type(event) is Admitted:
                     server = server._admitted(event)
                 else:
@@ -447,13 +450,6 @@ class RpcServer:
         self._wake()
 
     # -- inside: mutations -----------------------------------------------------------------
-
-    def _asked(self, event: Called) -> None:
-        """Runs a mutation, or has it wait (rule 4)."""
-        if self._waiting or self._session.queued > self._options.outgoing_limit:
-            self._waiting.append(event)
-        else:
-            self._called(event)
 
     def _serve_soon(self) -> None:
         if self._serving is None and self._session.queued <= self._options.outgoing_limit:

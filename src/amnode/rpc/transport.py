@@ -87,8 +87,13 @@ class Handler(Protocol):
         """The connection exists."""
         ...
 
-    def received(self, data: bytes) -> None:
-        """Bytes came, in any split. Must not raise."""
+    def received(self, data: bytes) -> bool | None:
+        """Bytes came, in any split. Must not raise.
+
+        Returns:
+            False if there is surely neither a sink nor anything to write, so that it is not
+            asked for them.
+        """
         ...
 
     def sink(self) -> memoryview | None:
@@ -205,7 +210,8 @@ class Connection(ABC):
             return
         self._receiving = True
         try:
-            self._handler.received(data)
+            if self._handler.received(data) is False:
+                return
             view = None if self.closing else self._handler.sink()
         finally:
             self._receiving = False

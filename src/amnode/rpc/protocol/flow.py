@@ -77,6 +77,7 @@ class Outbox:
 
     Attributes:
         urgent: bytes that leave with the next `take`, whatever the peer credits.
+        later: bytes of bodies, and of what waits for them, that have not left.
     """
 
     def __init__(self, chunk: int, window: int) -> None:
@@ -86,14 +87,14 @@ class Outbox:
         self.urgent = 0
         self._later: deque[_Entry] = deque()
         self._lanes: dict[Hashable, int] = {}
-        self._later_size = 0
+        self.later = 0
         self._numbers = 0
         self._on_the_way = 0
 
     @property
     def queued(self) -> int:
         """Bytes that wait to leave, bodies included."""
-        return self.urgent + self._later_size
+        return self.urgent + self.later
 
     @property
     def on_the_way(self) -> int:
@@ -103,7 +104,9 @@ class Outbox:
     @property
     def ready(self) -> bool:
         """Whether `take` would give something."""
-        return bool(self._urgent) or (bool(self._later) and self._room() > 0)
+        if not self._later:
+            return bool(self._urgent)
+        return bool(self._urgent) or self._room() > 0
 
     def put(self, frame: bytes) -> None:
         """A frame that leaves with the next `take`."""
@@ -134,7 +137,7 @@ class Outbox:
             entry.parts = _parts(value)
         self._later.append(entry)
         self._lanes[lane] = self._lanes.get(lane, 0) + 1
-        self._later_size += entry.size
+        self.later += entry.size
 
     def waits(self, key: Hashable) -> bool:
         """Whether a message has not left."""
@@ -158,7 +161,7 @@ class Outbox:
         for entry in self._later:
             if entry.key == key:
                 self._drop_body(entry)
-                self._later_size -= entry.size
+                self.later -= entry.size
                 entry.key, entry.value, entry.parts, entry.size = None, wire.NIL, [], 0
                 entry.finish = finish
                 return True
@@ -213,7 +216,7 @@ class Outbox:
             pieces += (wire.chunk_header(entry.number, size), piece)
             self._on_the_way += size
             entry.size -= size
-            self._later_size -= size
+            self.later -= size
             if entry.parts:
                 return size
             reference = wire.body_reference(entry.number)
@@ -226,7 +229,7 @@ class Outbox:
 
     def _remove(self, entry: _Entry) -> None:
         self._later.remove(entry)
-        self._later_size -= entry.size
+        self.later -= entry.size
         left = self._lanes.pop(entry.lane) - 1
         if left:
             self._lanes[entry.lane] = left

@@ -235,11 +235,10 @@ class ServerSession(Session):
             self._given[seq] = None
         outbox = self._outbox
         if outbox.passes(value, seq):
-            outbox.put(self._answer_frame(seq, outcome, value))
+            difference = self._leader.difference(self._source.queue_tick)
+            outbox.put(wire.to_frame(wire.Answer(seq, outcome, difference, value)))
         else:  # by its key, it is told from the items of its stream, which share the lane
-            outbox.put_value(
-                seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw)
-            )
+            outbox.put_value(seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw))
 
     def _answer_frame(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> bytes:
         difference = self._leader.difference(self._source.queue_tick)

@@ -232,6 +232,11 @@ class Session:
         return self._outbox.ready
 
     @property
+    def has_more(self) -> bool:
+        """Whether `to_send` or `sink` would give something."""
+        return self._sink is not None or self._outbox.ready
+
+    @property
     def received_bytes_kept(self) -> int:
         """Bytes of what has arrived and could not be told yet."""
         return self._framer.kept + self._inbox.held
