@@ -62,6 +62,16 @@ def test_small_values_leave_at_once_and_in_one_piece() -> None:
     assert outbox.queued == 0 and not outbox.ready
 
 
+def test_a_value_passes_if_it_is_small_and_nothing_is_before_it_in_its_lane() -> None:
+    outbox = Outbox(CHUNK, WINDOW)
+    assert outbox.passes(raw(10), 1) and outbox.passes(NIL, 1)
+    assert not outbox.passes(raw(11), 1) and not outbox.passes(Large(b"x"), 1)
+    outbox.put_value(1, None, raw(25), payload(1))
+    assert not outbox.passes(NIL, 1) and outbox.passes(NIL, 2)
+    outbox.take(1000)
+    assert outbox.passes(NIL, 1)
+
+
 def test_a_large_value_is_announced_sent_in_chunks_and_referred_to() -> None:
     outbox = Outbox(CHUNK, WINDOW)
     outbox.put_value(1, None, raw(25), payload(1))

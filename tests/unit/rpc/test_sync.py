@@ -103,7 +103,7 @@ def test_no_single_tick_can_be_off_unnoticed(index: int, by: int) -> None:
     assert not follower.apply(wrong)
 
 
-@pytest.mark.parametrize("pairs", [[0], [0, 0], [6, 1], [3, 1]])
+@pytest.mark.parametrize("pairs", [[0], [0, 0], [6, 1], [3, 1], [0, 1, 3, 1], [0, 1, 1, 0]])
 def test_a_difference_that_fits_no_source_is_a_fault(pairs: list[int]) -> None:
     _, follower = pair((0, 1, 2))
     with pytest.raises(ProtocolError):
