@@ -488,7 +488,7 @@ class RpcServer:
         except AmnodeError as error:  # refused before anything was changed
             self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
             return
-        if isinstance(result, Result) and (result is EXECUTED or result is CANCELED):
+        if result is EXECUTED or result is CANCELED:
             origin.ran(result)
         else:
             loop = asyncio.get_running_loop()
