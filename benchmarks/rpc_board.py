@@ -7,9 +7,9 @@ import msgspec
 from amnode.machine.schema import Schema, State
 from amnode.machine.transition import Event
 from amnode.rpc.exposure import Exposure
+from amnode.rpc.origin import Origin
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.wire import NIL, Answer, Difference, Mutate, Outcome, Update
-from amnode.rpc.server import Origin
 
 SECRET = b"a secret that both sides of a benchmark know"
 MIB = 1 << 20

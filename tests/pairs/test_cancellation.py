@@ -12,7 +12,7 @@ from amnode.machine.queue import EXECUTED
 from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.server import Origin
+from amnode.rpc.origin import Origin
 from tests.pairs.driven import EAGER, House
 from tests.pairs.driven import line as line  # a fixture
 from tests.promises.stepping import EndOfSteps, cancelled_at
@@ -79,7 +79,7 @@ async def test_calls_streams_and_deliveries(line: House, late: bool) -> None:
         assert await at_each_await(make, still_there, late=late) >= 1
     talk = client._conversation
     assert talk is not None and len(talk) == 0
-    assert not server._deferred and not server._pumps and not server._takers
+    assert not server._service._deferred and not server._service._pumps and not server._takers
 
 
 @pytest.mark.parametrize("late", [False, True])

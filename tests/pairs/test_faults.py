@@ -16,7 +16,7 @@ from amnode.machine.queue import EXECUTED
 from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.server import Origin
+from amnode.rpc.origin import Origin
 from tests.pairs.driven import EAGER, House, Knock
 from tests.pairs.driven import tcp as tcp  # a fixture
 from tests.pairs.proxy import Proxy

@@ -19,7 +19,7 @@ from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.server import Origin
+from amnode.rpc.origin import Origin
 from tests.pairs.driven import EAGER, House
 from tests.pairs.driven import anywhere as anywhere  # fixtures
 from tests.pairs.driven import line as line

@@ -16,7 +16,8 @@ from amnode.machine.schema import Schema, State
 from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.server import Origin, RpcServer
+from amnode.rpc.origin import Origin
+from amnode.rpc.server import RpcServer
 from tests.pairs.driven import EAGER, Door, House, Knock
 from tests.pairs.driven import line as line  # fixtures
 from tests.pairs.driven import tcp as tcp

@@ -22,7 +22,7 @@ from amnode.machine.queue import CANCELED, EXECUTED, MutationType
 from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.mux import Mux
-from amnode.rpc.server import Origin
+from amnode.rpc.origin import Origin
 from tests.pairs.driven import EAGER, EXPOSURE, SECRET, Door, House, Knock
 from tests.pairs.driven import line as line  # a fixture
 from tests.pairs.test_subscriptions import Seen

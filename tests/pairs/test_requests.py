@@ -85,11 +85,11 @@ async def test_a_wait_that_is_cancelled_ends_at_the_source(anywhere: House) -> N
     task = asyncio.ensure_future(_await(door.when_args("Knocked", {"times": 3})))
     await door.add1("Unlocked")
     server = mux.servers["rc-me"]
-    assert len(server._awaited) == 1
+    assert len(server._service._awaited) == 1
     task.cancel()
     await asyncio.wait((task,))
     await door.add1("Closed")
-    assert not server._awaited
+    assert not server._service._awaited
     assert await door.add1("Knocked", Knock(3)) is EXECUTED
 
 

@@ -32,7 +32,8 @@ from amnode.machine.transition import Event
 from amnode.rpc.client import PayloadArgs, RpcClient
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION, RpcOptions
-from amnode.rpc.server import Deferred, Origin, RpcServer
+from amnode.rpc.origin import Deferred, Origin
+from amnode.rpc.server import RpcServer
 from amnode.rpc.states import ConsumerStates
 from tests.pairs.driven import Door, House, Knock
 from tests.pairs.driven import house as house  # a fixture

@@ -41,7 +41,7 @@ KINDS = {
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/  client link mux network_machine origin pulse remote server streams
+        rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  adopt adopted bootstrap client lease_watch leased listing operating supervisor
         node/  transition_log work worker worker_link

@@ -22,7 +22,7 @@ from amnode.node.policy.options import PoolSize
 from amnode.node.policy.view import PoolView
 from amnode.node.states import SupervisorStates
 from amnode.rpc.exposure import Exposure
-from amnode.rpc.server import Origin
+from amnode.rpc.origin import Origin
 
 S = SupervisorStates
 

@@ -72,8 +72,9 @@ from amnode.node.worker_link import WorkerLink
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.origin import Origin
 from amnode.rpc.protocol.subscription import schema_hash
-from amnode.rpc.server import Origin, RpcServer
+from amnode.rpc.server import RpcServer
 
 logger = logging.getLogger("amnode.node")
 

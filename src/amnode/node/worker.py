@@ -73,8 +73,9 @@ from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION, RpcOptions
+from amnode.rpc.origin import Deferred, Origin
 from amnode.rpc.protocol.subscription import schema_hash
-from amnode.rpc.server import Deferred, Origin, RpcServer
+from amnode.rpc.server import RpcServer
 
 logger = logging.getLogger("amnode.node")
 

@@ -15,6 +15,7 @@ from amnode.rpc.streams import Pump
 
 if TYPE_CHECKING:
     from amnode.rpc.server import RpcServer
+    from amnode.rpc.service import Service
 
 T = TypeVar("T")
 
@@ -22,15 +23,19 @@ T = TypeVar("T")
 class Origin:
     """Who asked for a mutation from outside: `event.mutation.origin`."""
 
-    __slots__ = ("_deferred", "_ran", "_refusal", "_seq", "connection")
+    __slots__ = ("_deferred", "_ran", "_refusal", "_seq", "_service")
 
-    def __init__(self, connection: RpcServer, seq: int) -> None:
-        #: The server through which it came.
-        self.connection = connection
+    def __init__(self, service: Service, seq: int) -> None:
+        self._service = service
         self._seq = seq
         self._ran = False
         self._deferred: Deferred | None = None
         self._refusal: AmnodeError | None = None
+
+    @property
+    def connection(self) -> RpcServer:
+        """The server through which it came."""
+        return self._service.server
 
     @property
     def client_id(self) -> str:
@@ -49,7 +54,7 @@ class Origin:
         if self._deferred is None:
             if self._ran:
                 raise RpcError("Too late to defer: the mutation has run and is answered.")
-            self._deferred = Deferred(self.connection, self._seq)
+            self._deferred = Deferred(self._service, self._seq)
         return self._deferred
 
     def items(self, item_type: type[T]) -> AsyncIterator[T]:
@@ -62,7 +67,7 @@ class Origin:
         Args:
             item_type: what each item must be.
         """
-        return self.connection.start_upload(self._seq, item_type)
+        return self._service.start_upload(self._seq, item_type)
 
     def refuse(self, error: AmnodeError) -> None:
         """Has the answer carry this error, if the mutation is canceled.
@@ -77,7 +82,7 @@ class Origin:
         deferred = self._deferred
         if result is not CANCELED:
             if deferred is None:
-                self.connection.answer_plainly(self._seq)
+                self._service.answer_plainly(self._seq)
             else:
                 deferred.release()
             return
@@ -85,9 +90,9 @@ class Origin:
             self._refusal = self._refusal or deferred.failure
             deferred.cancel()
         if self._refusal is None:
-            self.connection.answer(self._seq, Outcome.CANCELED, NIL)
+            self._service.answer(self._seq, Outcome.CANCELED, NIL)
         else:
-            self.connection.answer(self._seq, Outcome.ERROR, wire.error_to_raw(self._refusal))
+            self._service.answer(self._seq, Outcome.ERROR, wire.error_to_raw(self._refusal))
 
 
 class Deferred:
@@ -101,17 +106,17 @@ class Deferred:
 
     __slots__ = (
         "_callbacks",
-        "_connection",
         "_kept",
         "_pump",
         "_released",
         "_seq",
+        "_service",
         "cancelled",
         "done",
     )
 
-    def __init__(self, connection: RpcServer, seq: int) -> None:
-        self._connection = connection
+    def __init__(self, service: Service, seq: int) -> None:
+        self._service = service
         self._seq = seq
         self._callbacks: list[Callable[[], object]] = []
         self._kept: tuple[Outcome, Value] | None = None
@@ -119,7 +124,7 @@ class Deferred:
         self._released = False
         self.done = False
         self.cancelled = False
-        connection.keep(seq, self)
+        service.keep(seq, self)
 
     @property
     def failure(self) -> AmnodeError | None:
@@ -163,7 +168,7 @@ class Deferred:
         if self.done:
             return
         try:
-            self._pump = self._connection.start_download(self._seq, items, self._streamed)
+            self._pump = self._service.start_download(self._seq, items, self._streamed)
         except RpcError as error:
             self.fail(error)
             raise
@@ -186,7 +191,7 @@ class Deferred:
         """The mutation has run: the answer may leave."""
         self._released = True
         if self._kept is not None:
-            self._connection.answer(self._seq, *self._kept)
+            self._service.answer(self._seq, *self._kept)
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -197,7 +202,7 @@ class Deferred:
             self._pump.cancel()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._connection.guard(callback)
+            self._service.server.guard(callback)
 
     def _settle(self, outcome: Outcome, value: Value) -> None:
         self.done = True
@@ -205,6 +210,6 @@ class Deferred:
         if self._pump is not None:
             self._pump.cancel()
         if self._released:
-            self._connection.answer(self._seq, outcome, value)
+            self._service.answer(self._seq, outcome, value)
         else:
             self._kept = (outcome, value)

@@ -1,31 +1,23 @@
 """RpcServer: one source and one client, for one session.
 
-It takes what the client asks for, lets `Gate` decide whether it may, has the source run it, and
-answers with the difference. What its machine says (`ServerStates`) follows what it does; the
-machine has no part in a call.
+It has the connection, brings what the client says to its `Service`, and sends what moves at the
+source. What its machine says (`ServerStates`) follows what it does; it has no part in a call.
 
 Rules:
 
-1. Mutations run in the order sent, each before the next is read.
-2. Each is answered once: when it ran, or, if a handler deferred it, when the handler says so.
-3. Nothing reaches the source before the handshake is done.
-4. While more than `outgoing_limit` waits for the client, what it asks for is not run; credits
-   are still read, since they are what it goes on with.
-5. A connection that is cut is not the end: for `session_ttl` the client may come back. What is
+1. Nothing reaches the source before the handshake is done.
+2. A connection that is cut is not the end: for `session_ttl` the client may come back. What is
    deferred goes on, and what is to be said is kept. The connection with which it comes back
    first has a server of its own, which gives it over to this one; the old one is closed first.
-6. The end comes once: deferred answers are cancelled, the host is told, the machine ends.
+3. The end comes once: deferred answers are cancelled, the host is told, the machine ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any, Protocol, TypeVar
-
-import msgspec
+from typing import Protocol, TypeVar
 
 from amnode.errors import (
     AmnodeError,
@@ -36,11 +28,10 @@ from amnode.errors import (
     RpcTimeoutError,
 )
 from amnode.machine.machine import Machine
-from amnode.machine.queue import CANCELED, EXECUTED, MutationType, Result
+from amnode.machine.queue import MutationType
 from amnode.rpc.exposure import Gate
-from amnode.rpc.network_machine import NetworkMachine, RemoteResult
+from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.origin import Deferred, Origin
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.flow import Outgoing
 from amnode.rpc.protocol.handshake import KeyOf, SecretOf, ServerHandshake
@@ -59,10 +50,10 @@ from amnode.rpc.protocol.session import (
     StreamEnded,
     Taken,
 )
-from amnode.rpc.protocol.wire import NIL, Outcome, Request, Role, Value
+from amnode.rpc.protocol.wire import Outcome, Request, Role, Value
 from amnode.rpc.pulse import Pulse
+from amnode.rpc.service import Service
 from amnode.rpc.states import ServerStates
-from amnode.rpc.streams import Incoming, Pump
 from amnode.rpc.transport import NETWORK, Connection
 
 T = TypeVar("T")
@@ -159,21 +150,12 @@ class RpcServer:
             keepalive=round(options.keepalive * 1000),
         )
         self._session = ServerSession(source, factors, handshake, options)
+        self._service = Service(self, source, gate, self._session, options)
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._push_timer: asyncio.TimerHandle | None = None
         self._pulse: Pulse | None = None
-        self._deferred: dict[int, Deferred] = {}
-        self._pumps: dict[int, Pump] = {}
-        self._uploads: dict[int, Incoming[Any]] = {}
-        self._queued: dict[asyncio.Task[None], None] = {}
-        #: Mutations that wait in the source's queue, and for which nobody waits any more.
-        self._forsaken: dict[int, None] = {}
-        self._awaited: dict[int, asyncio.Task[None]] = {}
         self._takers: list[asyncio.Future[None]] = []
-        #: Mutations that wait until the client has taken some of what it asked for (rule 4).
-        self._waiting: deque[Called] = deque()
-        self._serving: asyncio.Handle | None = None
         self._reading_stopped = False
         self._shook_hands = False
         self._ended = False
@@ -263,7 +245,7 @@ class RpcServer:
 
     def connected(self, connection: Connection) -> None:
         """See `Handler`."""
-        self._connection = connection
+        self._connection = self._service.connection = connection
         connection.stall_timeout = self._options.stall_timeout
         self._await_handshake()
         for state in ("Start", "RpcAccepting", "RpcReady", "ClientConnected"):
@@ -277,10 +259,7 @@ class RpcServer:
         try:
             for event in self._session.receive(data):
                 if type(event) is Called:
-                    if server._waiting or server._session.queued > self._options.outgoing_limit:
-                        server._waiting.append(event)  # rule 4
-                    else:
-                        server._called(event)
+                    server._service.called(event)
                 elif type(event) is Admitted:
                     server = server._admitted(event)
                 else:
@@ -288,7 +267,7 @@ class RpcServer:
             if self._session.choked:
                 server._read_no_more()
         except Exception as error:  # a callback of the program, or a fault here
-            server._broke(error)
+            server.broke(error)
 
     def outgoing(self) -> Outgoing:
         """See `Handler`."""
@@ -307,8 +286,7 @@ class RpcServer:
             self._wake()
         if self._reading_stopped and not session.choked:
             self._read_again()
-        if self._waiting:
-            self._serve_soon()
+        self._service.look()
         return data
 
     def sink(self) -> memoryview | None:
@@ -322,8 +300,8 @@ class RpcServer:
         self._session.sunk(count)
 
     def lost(self, error: Exception | None) -> None:
-        """See `Handler` (rule 5)."""
-        self._connection = None
+        """See `Handler` (rule 2)."""
+        self._connection = self._service.connection = None
         if not self._ended:
             lost = ConnectionLost(f"Client {self.client_id!r} is gone{_because(error)}.")
             self._cut(lost)
@@ -354,11 +332,12 @@ class RpcServer:
         self._session.source_grew()
 
     def adopt(self, session: ServerSession, connection: Connection) -> None:
-        """The client is back, on this connection (rule 5)."""
+        """The client is back, on this connection (rule 2)."""
         old = self._connection
         session.memory = self._session.memory
         self._stop_timers()
-        self._session, self._connection = session, connection
+        self._session = self._service.session = session
+        self._connection = self._service.connection = connection
         self._reading_stopped = False
         if old is not None:
             old.hand_over(_Left())
@@ -369,36 +348,6 @@ class RpcServer:
         self.machine.add1("ClientConnected")
         self.machine.add1("Handshaking")
 
-    def answer(self, seq: int, outcome: Outcome, value: Value) -> None:
-        """Answers a mutation, with the difference up to now.
-
-        Raises:
-            DeliveryError: the value is too large; the client is told so.
-        """
-        self._forget(seq)
-        try:
-            self._session.answer(seq, outcome, value)
-        except DeliveryError as error:
-            self.machine.add_err_state("ErrSendPayload", error)
-            raise
-        finally:
-            self._wake()
-
-    def answer_plainly(self, seq: int) -> None:
-        """Answers a mutation that was executed, has no value, and was not deferred."""
-        if self._forsaken:
-            self._forsaken.pop(seq, None)
-        self._session.answer(seq, _EXECUTED)
-        if self._connection is not None:
-            self._connection.wake()
-
-    def keep(self, seq: int, deferred: Deferred) -> None:
-        """Remembers an answer that is to come, to be told if nobody waits for it any more."""
-        self._deferred[seq] = deferred
-        if self._forsaken and self._forsaken.pop(seq, self) is not self:
-            self._cancelled(seq)
-            self._wake()
-
     def guard(self, callback: Callable[[], object]) -> None:
         """Calls back into the program; what it raises is recorded, and stops nothing."""
         try:
@@ -406,193 +355,11 @@ class RpcServer:
         except Exception as error:
             self.machine.add_err(error)
 
-    def start_download(
-        self,
-        seq: int,
-        items: AsyncIterator[Any],
-        done: Callable[[AmnodeError | None], object],
-    ) -> Pump:
-        """Sends items to the client, before the answer to a mutation.
-
-        Raises:
-            RpcError: the client asked for one answer, not for a stream.
-        """
-        if not self._session.wants_stream(seq):
-            raise RpcError("The client asked for one answer; it reads a stream with `stream`.")
-        pump = self._pumps[seq] = Pump(self, seq, items, done)
-        return pump
-
-    def start_upload(self, seq: int, item_type: type[T]) -> Incoming[T]:
-        """Reads the items that come with a mutation."""
-        if seq in self._uploads:
-            raise RpcError("The stream of this mutation is being read already.")
-        incoming = self._uploads[seq] = Incoming(
-            self, seq, item_type, lambda: self._close_upload(seq)
-        )
-        self._session.open_upload(seq)
-        self._wake()
-        return incoming
-
-    # -- the port of streams ---------------------------------------------------------------
-
-    def has_room(self, seq: int) -> bool:
-        """See `Port`."""
-        return self._session.has_room(seq)
-
-    def send_item(self, seq: int, value: Value) -> None:
-        """See `Port`."""
-        self._session.send_item(seq, value)
-        self._wake()
-
-    def consumed(self, seq: int, size: int) -> None:
-        """See `Port`."""
-        self._session.consumed(seq, size)
-        self._wake()
-
-    # -- inside: mutations -----------------------------------------------------------------
-
-    def _serve_soon(self) -> None:
-        if self._serving is None and self._session.queued <= self._options.outgoing_limit:
-            loop = asyncio.get_running_loop()
-            self._serving = loop.call_soon(self._serve_waiting, context=Context())
-
-    def _serve_waiting(self) -> None:
-        self._serving = None
-        limit = self._options.outgoing_limit
-        try:
-            while self._waiting and self._session.queued <= limit:
-                self._called(self._waiting.popleft())
-        except Exception as error:  # a callback of the program, or a fault here
-            self._broke(error)
-        self._wake()
-
-    def _take_back(self, seq: int) -> bool:
-        """Takes a mutation back that waits (rule 4); False if it does not."""
-        for event in self._waiting:
-            if event.seq == seq:
-                self._waiting.remove(event)
-                return True
-        return False
-
-    def _called(self, event: Called) -> None:
-        if event.type >= _FIRST_REQUEST:
-            self._requested(event)
-            return
-        origin = Origin(self, event.seq)
-        try:
-            args = self._gate.check(self.role, event.type, event.states, event.args)
-            if isinstance(self.source, NetworkMachine):
-                self._forward(self.source, event, args, origin)
-                return
-            result = self._mutate(self.source, event.type, event.states, args, origin)
-        except AmnodeError as error:  # refused before anything was changed
-            self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
-            return
-        if result is EXECUTED or result is CANCELED:
-            origin.ran(result)
-        else:
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(self._ran_later(origin, result), context=Context())
-            self._queued[task] = None
-            task.add_done_callback(lambda done: self._queued.pop(done, None))
-
-    def _mutate(
-        self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
-    ) -> Result:
-        names = self._gate.names
-        if len(states) == 1:
-            if type_ == _ADD:
-                return source.add1(names[states[0]], args, origin)
-            if type_ == _REMOVE:
-                return source.remove1(names[states[0]], args, origin)
-        mutate = (source.add, source.remove, source.set, source.toggle)[type_]
-        return mutate([names[i] for i in states], args, origin=origin)
-
-    def _forward(
-        self, source: NetworkMachine, event: Called, args: object, origin: Origin
-    ) -> None:
-        """Asks a source that is a replica, which asks its own; streams both ways included."""
-        type_, seq = MutationType(event.type), event.seq
-        upload = self.start_upload(seq, msgspec.Raw)
-        if self._session.wants_stream(seq):
-            answer = origin.defer()
-            answer.release()
-            answer.stream(source.forward_stream(type_, event.states, args, upload))
-        else:
-            self._await(seq, source.forward(type_, event.states, args, upload))
-
-    async def _ran_later(self, origin: Origin, result: Result) -> None:
-        origin.ran(await result)
-
-    def _requested(self, event: Called) -> None:
-        """What reads the source, and changes nothing."""
-        try:
-            answer = self._ask_source(event)
-        except AmnodeError as error:
-            self._session.answer(event.seq, Outcome.ERROR, wire.error_to_raw(error))
-            return
-        if isinstance(answer, bool):
-            outcome = Outcome.EXECUTED if answer else Outcome.CANCELED
-            self._session.answer(event.seq, outcome)
-        else:
-            self._await(event.seq, answer)
-
-    def _ask_source(self, event: Called) -> bool | Awaitable[object]:
-        gate, source = self._gate, self.source
-        if event.type == Request.WHEN_ARGS:
-            return source.when_args(*gate.check_match(self.role, event.states, event.args))
-        adds = event.type == Request.CAN_ADD
-        try:
-            type_ = MutationType.ADD if adds else MutationType.REMOVE
-            args = gate.check(self.role, type_, event.states, event.args)
-        except RefusedError:
-            return False
-        names = [gate.names[i] for i in event.states]
-        return source.can_add(names, args) if adds else source.can_remove(names, args)
-
-    def _await(self, seq: int, result: Awaitable[object]) -> None:
-        """Answers a mutation with what something else will say."""
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._answer_later(seq, result), context=Context())
-        self._awaited[seq] = task
-        task.add_done_callback(lambda _done: self._awaited.pop(seq, None))
-
-    async def _answer_later(self, seq: int, result: Awaitable[object]) -> None:
-        try:
-            outcome = await result
-        except AmnodeError as error:
-            self.answer(seq, Outcome.ERROR, wire.error_to_raw(error))
-            return
-        said_no = outcome is CANCELED or outcome is False
-        value = result.value if isinstance(result, RemoteResult) else NIL
-        self.answer(seq, Outcome.CANCELED if said_no else _EXECUTED, value)
-
-    def _cancelled(self, seq: int) -> None:
-        """Nobody waits for an answer any more, which is still due."""
-        deferred = self._deferred.get(seq)
-        task = self._awaited.get(seq)
-        if deferred is None and task is None and not self._take_back(seq):
-            self._forsaken[seq] = None  # it waits for its turn in the queue, and will run
-            return
-        self._session.answer(seq, Outcome.CANCELED)
-        self._forget(seq)
-        if deferred is not None:
-            deferred.cancel()
-        if task is not None:
-            task.cancel()
-
-    def _forget(self, seq: int) -> None:
-        """A mutation is answered: its streams are over."""
-        self._deferred.pop(seq, None)
-        self._forsaken.pop(seq, None)
-        self._pumps.pop(seq, None)
-        incoming = self._uploads.pop(seq, None)
-        if incoming is not None:
-            incoming.end(RpcError("The mutation of this stream is answered."))
-
-    def _close_upload(self, seq: int) -> None:
-        self._session.close_upload(seq)
-        self._wake()
+    def broke(self, error: Exception) -> None:
+        """A fault on this side: recorded here, hidden from the peer."""
+        self.machine.add_err(error)
+        self._session.fail(RpcError("The server failed; its own log says why."))
+        self._finish(f"{type(error).__name__}: {error}")
 
     # -- inside: payloads ------------------------------------------------------------------
 
@@ -636,9 +403,9 @@ class RpcServer:
 
     def _other(self, event: Event | Called) -> None:
         if isinstance(event, Cancelled):
-            self._cancelled(event.seq)
+            self._service.cancelled(event.seq)
         elif isinstance(event, (Allowed, Streamed, StreamEnded)):
-            self._streamed(event)
+            self._service.streamed(event)
         elif isinstance(event, Taken):
             self._tell_takers()
         elif isinstance(event, Greeted):
@@ -651,22 +418,11 @@ class RpcServer:
         elif isinstance(event, Closed):
             self._closed(event)
 
-    def _streamed(self, event: Allowed | Streamed | StreamEnded) -> None:
-        if isinstance(event, Allowed):
-            if (pump := self._pumps.get(event.seq)) is not None:
-                pump.allowed()
-        elif (incoming := self._uploads.get(event.seq)) is None:
-            return
-        elif isinstance(event, Streamed):
-            incoming.put(event.data)
-        else:
-            incoming.end(event.error)
-
     def _admit(self, _client_id: str, _role: Role) -> str | None:
         return self._host.admit(self)
 
     def _admitted(self, event: Admitted) -> RpcServer:
-        """Says who goes on with this connection (rule 5)."""
+        """Says who goes on with this connection (rule 2)."""
         if not event.resumed:
             return self
         heir = self._host.heir(event.session)
@@ -686,8 +442,7 @@ class RpcServer:
             self._pulse = Pulse(session.keepalive, self._say_alive, self._dead)
         self.machine.add1("HandshakeDone")
         self.machine.remove1("Exception")
-        if self._waiting:
-            self._serve_soon()
+        self._service.look()
         if event.resumed:
             self._host.resumed(self)
         else:
@@ -701,7 +456,7 @@ class RpcServer:
         self._finish(str(event.error))
 
     def _cut(self, lost: ConnectionLost) -> None:
-        """The connection is gone, and the session may go on (rule 5)."""
+        """The connection is gone, and the session may go on (rule 2)."""
         self._stop_timers()
         self.machine.add_err_state("ErrNetwork", lost)
         ttl = self._options.session_ttl
@@ -727,7 +482,7 @@ class RpcServer:
         error = RpcTimeoutError(f"The handshake was not done within {seconds} s.")
         self.machine.add_err_state("ErrNetworkTimeout", error)
         if self._shook_hands and self._connection is not None:
-            self._connection.abort()  # it came back, and was cut off again (rule 5)
+            self._connection.abort()  # it came back, and was cut off again (rule 2)
         else:
             self.refuse(error)
 
@@ -769,31 +524,15 @@ class RpcServer:
         self.received(b"")
         self._wake()
 
-    def _broke(self, error: Exception) -> None:
-        """A fault on this side: recorded here, hidden from the peer."""
-        self.machine.add_err(error)
-        self._session.fail(RpcError("The server failed; its own log says why."))
-        self._finish(f"{type(error).__name__}: {error}")
-
     def _finish(self, reason: str) -> None:
-        """The end (rule 6)."""
+        """The end (rule 3)."""
         if self._ended:
             return
         self._ended = True
         self._stop_timers()
         if self._connection is not None:
             self._connection.close()
-        for task in (*self._queued, *self._awaited.values()):
-            task.cancel()
-        self._waiting.clear()
-        if self._serving is not None:
-            self._serving.cancel()
-        deferred, self._deferred = self._deferred, {}
-        for left in deferred.values():
-            left.cancel()
-        uploads, self._uploads = self._uploads, {}
-        for incoming in uploads.values():
-            incoming.end(ConnectionLost(f"The stream was cut: {reason}"))
+        self._service.end(reason)
         self._tell_takers()
         self.machine.remove(("ClientConnected", "Start"))
         self._host.ended(self, reason)
