@@ -214,6 +214,8 @@ class WorkerError(AmnodeError):
         exit_code: of the process; None where it is unknown or a signal ended it.
         signal: the name of the signal that ended it, such as "SIGKILL", or "".
         output: the last lines that the process wrote, oldest first.
+        stack: of a worker that hung, where its threads were, line by line; it is a note of the
+            error too.
     """
 
     wire_fields = ("cause", "outcome", "worker_id", "signal")
@@ -228,6 +230,7 @@ class WorkerError(AmnodeError):
         exit_code: int | None = None,
         signal: str = "",
         output: tuple[str, ...] = (),
+        stack: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.cause = Cause(cause)
@@ -236,6 +239,9 @@ class WorkerError(AmnodeError):
         self.exit_code = exit_code
         self.signal = signal
         self.output = output
+        self.stack = stack
+        if stack:
+            self.add_note("\n".join(("Where the worker was:", *stack)))
 
 
 class WorkerMissingError(WorkerError):

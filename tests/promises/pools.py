@@ -66,6 +66,12 @@ class WatchedSupervisor(Supervisor):
         return next(row for row in await self.workers() if row.id == worker_id)
 
 
+def server_of(supervisor: Supervisor) -> list[int]:
+    """The process that forks its workers, if there is one."""
+    pid = getattr(supervisor._launcher, "server_pid", None)
+    return [pid] if pid is not None else []
+
+
 def short(size: int = 1, *, most: int = 0, warm: int = 0, **changes: Any) -> SupervisorOptions:
     """Options of a pool with short times."""
     max_per_client = changes.pop("max_per_client", 0)

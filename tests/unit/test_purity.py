@@ -43,7 +43,7 @@ KINDS = {
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  adopt adopted bootstrap client lease_watch leased listing operating supervisor
+        node/  adopt bootstrap client launching lease_watch leased listing operating supervisor
         node/  transition_log work worker worker_link
     """,
     OUTSIDE: """

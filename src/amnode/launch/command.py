@@ -51,7 +51,12 @@ class CommandLauncher:
 
     Args:
         use_pidfd: False watches the processes with threads even where there are pidfds.
+
+    Attributes:
+        fallback: "", as there is no other way.
     """
+
+    fallback = ""
 
     def __init__(self, *, use_pidfd: bool = True) -> None:
         self._use_pidfd = use_pidfd

@@ -87,6 +87,7 @@ def choose(
     run: str = "",
     payload: bytes = b"",
     path: Sequence[str] = (),
+    start_timeout: float = START_TIMEOUT,
 ) -> Launcher:
     """The best way to start processes: by fork where there is something to import before.
 
@@ -96,10 +97,16 @@ def choose(
         run: a function that imports what has no name.
         payload: for the function.
         path: where to look for modules.
+        start_timeout: seconds that the imports may take.
     """
     if can_fork() and (modules or run):
         return ForkServerLauncher(
-            output=output, modules=modules, run=run, payload=payload, path=path
+            output=output,
+            modules=modules,
+            run=run,
+            payload=payload,
+            path=path,
+            start_timeout=start_timeout,
         )
     return CommandLauncher()
 

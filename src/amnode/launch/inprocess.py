@@ -49,7 +49,12 @@ class InProcessLauncher:
 
     Args:
         bodies: what to run where a boot record names a function to run.
+
+    Attributes:
+        fallback: "", as there is no other way.
     """
+
+    fallback = ""
 
     def __init__(self, bodies: Mapping[str, Body]) -> None:
         self._bodies = dict(bodies)

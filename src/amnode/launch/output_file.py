@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from amnode.launch.output import last_lines
@@ -64,6 +64,16 @@ class OutputFile:
         found = os.fstat(descriptor)
         identity = found.st_dev, found.st_ino
         return cls(path, start=found.st_size, limit=limit, identity=identity)
+
+    @classmethod
+    def found(cls, path: Path, limit: int) -> OutputFile:
+        """The file that a process of before has been writing to; all of it is that one's."""
+        identity = None
+        with suppress(OSError):  # it is gone: nothing will be read, and nothing cut
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):  # rule 4
+                identity = found.st_dev, found.st_ino
+        return cls(path, limit=limit, identity=identity)
 
     def tail(self, lines: int) -> tuple[str, ...]:
         """The last lines, oldest first, safe to show; none if the file is gone."""

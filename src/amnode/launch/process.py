@@ -16,6 +16,8 @@ is none). Rules:
 5. The child of a fork server is reaped by that, which tells how it ended. Where nobody tells
    any more, the kernel is asked, which is the parent's heir; what it cannot say is unknown.
 6. Everything but the waiting thread runs on the thread of the loop that launched the process.
+7. A process that somebody else started is known by its number and the time at which it started:
+   first its pidfd is opened, then the time is looked at, so what is held is that process.
 """
 
 from __future__ import annotations
@@ -34,12 +36,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from amnode.errors import LaunchError
 from amnode.launch.entry import DUMP_SIGNAL
 from amnode.launch.output_file import OutputFile
-from amnode.launch.reaper import Ended, end_descendants, has_ended, send, state_of
+from amnode.launch.reaper import (
+    Ended,
+    end_descendants,
+    has_ended,
+    send,
+    start_of,
+    state_of,
+)
 
 #: Bytes of output past which a process's file is cut, by default.
 OUTPUT_LIMIT = 8 * 1024 * 1024
@@ -57,6 +66,9 @@ _DUMP_LINES = 400
 #: between two questions to the kernel whether it has been done.
 _REAP_TIMEOUT = 2.0
 _REAP_INTERVAL = 0.01
+
+#: Seconds between two looks at a process that cannot be watched.
+_LOOK_INTERVAL = 0.2
 
 #: From <linux/pidfd.h>: signals a group through the descriptor of its leader (Linux 6.9), and
 #: asks how a process ended that was reaped (Linux 6.15).
@@ -174,6 +186,11 @@ class Process(Protocol):
 class Launcher(Protocol):
     """A way to start processes."""
 
+    @property
+    def fallback(self) -> str:
+        """Why it starts processes in a slower way than its own; "" while it does not."""
+        ...
+
     async def launch(self, spec: LaunchSpec) -> Process:
         """Starts a process. If this is cancelled or raises, nothing of it is left.
 
@@ -280,14 +297,17 @@ class _Watched(ABC):
     def _tell(self, record: ExitRecord) -> None:
         """Its end, once; from now on nothing of it is open."""
         self._record = record
-        gone = self._loop.is_closed()
+        self._stop_watching()
+        if not self._loop.is_closed():
+            self._exited.set_result(record)
+
+    def _stop_watching(self) -> None:
+        """Nothing of it is open from now on, and no timer runs."""
         if self._cut_timer is not None:
             self._cut_timer.cancel()
-        if self._pidfd is not None and not gone:
+        if self._pidfd is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._pidfd)
         self._close_pidfd()
-        if not gone:
-            self._exited.set_result(record)
 
     def _close_pidfd(self) -> None:
         if self._pidfd is not None:
@@ -388,11 +408,7 @@ class ChildProcess(_Watched):
         Those of another user cannot be signalled (a program that changes its user); the others
         of the group are.
         """
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        return _signal_group(self.pid, number)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):  # another thread was faster; what it was is known
@@ -418,21 +434,22 @@ class ChildProcess(_Watched):
 
 
 class ServedProcess(_Watched):
-    """A child of a fork server that leads a group of its own (rule 5).
+    """A child of somebody else that leads a group of its own (rule 5).
 
     Args:
         pid: its number.
         pidfd: a descriptor of it; from now on this object's.
         output: what it writes to.
-        ask: has its parent signal its group.
+        ask: has its parent, a fork server, signal its group; None where no parent tells
+            anything.
     """
 
     def __init__(
-        self, pid: int, pidfd: int, output: OutputFile, ask: Callable[[int], None]
+        self, pid: int, pidfd: int, output: OutputFile, ask: Callable[[int], None] | None
     ) -> None:
         super().__init__(pid, output)
         self._pidfd = pidfd
-        self._ask: Callable[[int], None] | None = ask
+        self._ask = ask
         self._seen_at: float | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._loop.add_reader(pidfd, self._see)
@@ -455,6 +472,11 @@ class ServedProcess(_Watched):
             self._cancel_patience()
             self._ask_kernel(self._seen_at + _REAP_TIMEOUT)
 
+    def let_go(self) -> None:
+        """Watches it no more, as it is somebody else's; its end is never told."""
+        self._cancel_patience()
+        self._stop_watching()
+
     def _look(self) -> bool:
         return self._pidfd is None or has_ended(self._pidfd)
 
@@ -469,7 +491,7 @@ class ServedProcess(_Watched):
                 raise
         # An older kernel: the group is for its parent to signal, who knows that it is there.
         if self._ask is None:
-            return send(pidfd, number)
+            return not has_ended(pidfd) and _signal_group(self.pid, number)
         self._ask(number)
         send(pidfd, number)  # it may have gone by now, by what it was sent
         return True
@@ -480,6 +502,8 @@ class ServedProcess(_Watched):
         self._loop.remove_reader(self._pidfd)
         self._seen_at = time.monotonic()
         if self._ask is None:
+            with suppress(OSError):  # an older kernel, which only knows the leader
+                send(self._pidfd, signal.SIGKILL, _GROUP)
             self._ask_kernel(self._seen_at + _REAP_TIMEOUT)
         else:
             self._patience = self._loop.call_later(_REAP_TIMEOUT, self._finish, None)
@@ -487,7 +511,10 @@ class ServedProcess(_Watched):
     def _ask_kernel(self, until: float) -> None:
         """Asks again until whoever inherited it has reaped it."""
         assert self._pidfd is not None
-        found = _exit_of(self._pidfd)
+        try:
+            found = _exit_of(self._pidfd)
+        except OSError:  # this kernel will never say
+            found, until = None, 0.0
         if found is None and time.monotonic() < until:
             self._patience = self._loop.call_later(_REAP_INTERVAL, self._ask_kernel, until)
         else:
@@ -503,6 +530,83 @@ class ServedProcess(_Watched):
             self._patience.cancel()
 
 
+class PolledProcess(_Watched):
+    """A child of somebody else where there are no pidfds: it is looked for, again and again.
+
+    Args:
+        pid: its number.
+        start: when it started, as `started_at` said.
+        output: what it writes to.
+    """
+
+    def __init__(self, pid: int, start: float, output: OutputFile) -> None:
+        super().__init__(pid, output)
+        self._start = start
+        self._timer: asyncio.TimerHandle | None = None
+        if not self._look():
+            self._watch_output()
+            self._poll()
+
+    def let_go(self) -> None:
+        """Looks for it no more, as it is somebody else's; its end is never told."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stop_watching()
+
+    def _poll(self) -> None:
+        if not self._look():
+            self._timer = self._loop.call_later(_LOOK_INTERVAL, self._poll)
+
+    def _look(self) -> bool:
+        if self._record is None and (not self._start or started_at(self.pid) != self._start):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tell(_record(self.pid, None, time.monotonic()))
+        return self._record is not None
+
+    def _send(self, number: signal.Signals) -> bool:
+        return _signal_group(self.pid, number)
+
+
+#: A process that another program, or nobody any more, is the parent of.
+AdoptedProcess: TypeAlias = ServedProcess | PolledProcess
+
+
+def started_at(pid: int) -> float:
+    """When a process started, as its system counts; 0 if there is none, or it has ended."""
+    if sys.platform == "linux":
+        return float(start_of(pid))
+    import psutil  # other systems tell it in ways of their own
+
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def adopt(pid: int, start: float, output: Path, *, use_pidfd: bool = True) -> AdoptedProcess:
+    """Follows a process that somebody else started (rule 7).
+
+    How it ended is known where the kernel can say it.
+
+    Args:
+        pid: its number.
+        start: when it started, as `started_at` said then. If that is no longer so, the process
+            has ended, and what is returned says so at once.
+        output: the file that it writes to.
+        use_pidfd: False looks for it from time to time even where there are pidfds.
+    """
+    file = OutputFile.found(output, OUTPUT_LIMIT)
+    pidfd = _open_pidfd(pid) if use_pidfd and start and pid > 0 else None
+    if pidfd is None:
+        return PolledProcess(pid, start, file)
+    if started_at(pid) != start:
+        os.close(pidfd)
+        return PolledProcess(pid, 0.0, file)
+    return ServedProcess(pid, pidfd, file, None)
+
+
 def _open_pidfd(pid: int) -> int | None:
     """A descriptor of the process; None where the system has none or forbids it (rule 3), or
     where the process was reaped already, which the waiting thread then finds out (rule 4).
@@ -515,6 +619,15 @@ def _open_pidfd(pid: int) -> int | None:
         if error.errno in (errno.ENOSYS, errno.EPERM, errno.ESRCH):
             return None
         raise
+
+
+def _signal_group(pid: int, number: signal.Signals) -> bool:
+    """Signals a group by its number; the caller has just made sure that its leader is there."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _record_of(pid: int, found: os.waitid_result | None, seen_at: float) -> ExitRecord:
@@ -534,15 +647,16 @@ def _record(pid: int, found: tuple[bool, int] | None, seen_at: float) -> ExitRec
 
 
 def _exit_of(pidfd: int) -> tuple[bool, int] | None:
-    """How a process ended that others reaped; None if it was not yet, or nobody can say."""
+    """How a process ended that others reaped; None if it was not yet.
+
+    Raises:
+        OSError: the kernel is too old to say.
+    """
     import fcntl  # other systems than Unix have none, and neither pidfds
 
     info = bytearray(_INFO_SIZE)
     struct.pack_into("Q", info, 0, _INFO_EXIT)
-    try:
-        fcntl.ioctl(pidfd, _GET_INFO, info)
-    except OSError:  # an older kernel
-        return None
+    fcntl.ioctl(pidfd, _GET_INFO, info)
     (mask,) = struct.unpack_from("Q", info)
     if not mask & _INFO_EXIT:
         return None

@@ -153,6 +153,12 @@ def state_of(pid: int) -> str:
     return fields[0].decode() if fields else ""
 
 
+def start_of(pid: int) -> int:
+    """When a process started, in ticks since the system did; 0 if it is gone, or has ended."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in (b"Z", b"X") else 0
+
+
 def _stat(pid: int) -> list[bytes]:
     """What is behind the name in /proc/PID/stat; the name may hold anything."""
     with suppress(FileNotFoundError, ProcessLookupError):

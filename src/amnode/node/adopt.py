@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from amnode.node import private_directory
+from amnode.node.launching import SERVER_OUTPUT
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.owner import Claim
 from amnode.node.state_directory import StateDirectory
@@ -37,6 +38,7 @@ class Home:
     def __init__(self, state_dir: str, instance: str) -> None:
         self._state: StateDirectory | None = None
         self._lock: int | None = None
+        self._is_closed = False
         if state_dir:
             self._state = StateDirectory(state_dir)
             path, generation = self._state.path, self._state.generation
@@ -81,9 +83,12 @@ class Home:
 
     def close(self) -> None:
         """Lets go of a state directory; removes any other. Again, it changes nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._state is not None:
+            (self.path / SERVER_OUTPUT).unlink(missing_ok=True)
             self._state.close()
         elif self._lock is not None:
             private_directory.remove(str(self.path))
             os.close(self._lock)
-            self._lock = None

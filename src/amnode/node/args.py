@@ -97,7 +97,10 @@ class WorkerCrashed(Wire, frozen=True, kw_only=True):
 
 
 class CrashReport(Wire, frozen=True, kw_only=True):
-    """What is known of a death. `cause` is one of `amnode.errors.Cause`."""
+    """What is known of a death. `cause` is one of `amnode.errors.Cause`.
+
+    `stack`: where the threads of one that hung were. `stopped`: it stood still.
+    """
 
     cause: str
     message: str
@@ -106,6 +109,8 @@ class CrashReport(Wire, frozen=True, kw_only=True):
     signal: str = ""
     output: tuple[str, ...] = ()
     state: str = ""
+    stack: tuple[str, ...] = ()
+    stopped: bool = False
 
 
 # -- supervisor to worker ----------------------------------------------------------------

@@ -66,9 +66,17 @@ def load(target: str, script: str) -> type[Any]:
     return found
 
 
+def run_script(script: bytes) -> None:
+    """Runs a script in a fork server, so that `load` finds it in what is forked."""
+    _run_script(os.fsdecode(script))
+
+
 def _run_script(script: str) -> ModuleType:
     """The script as a module that annotations can be looked up in, so a registered one."""
     global _is_running_script
+    known = sys.modules.get(SCRIPT_NAME)
+    if known is not None and getattr(known, "__file__", None) == script:
+        return known  # a fork server ran it
     loader = SourceFileLoader(SCRIPT_NAME, script)
     spec = spec_from_loader(SCRIPT_NAME, loader)
     assert spec is not None
@@ -77,6 +85,9 @@ def _run_script(script: str) -> ModuleType:
     _is_running_script = True
     try:
         loader.exec_module(module)
+    except BaseException:
+        del sys.modules[SCRIPT_NAME]
+        raise
     finally:
         _is_running_script = False
     return module

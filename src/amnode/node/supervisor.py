@@ -24,7 +24,6 @@ import logging
 import os
 import random
 import secrets
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +38,8 @@ from amnode.errors import (
     WorkerKillError,
     WorkerMissingError,
 )
-from amnode.launch.command import CommandLauncher
-from amnode.launch.process import ChildProcess, Launcher
+from amnode.launch.command import ENTRY
+from amnode.launch.process import Launcher, Process
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
@@ -58,6 +57,7 @@ from amnode.node.args import (
     WorkerIssuesArgs,
 )
 from amnode.node.class_name import name_of
+from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.policy import crash, events
@@ -80,9 +80,6 @@ logger = logging.getLogger("amnode.node")
 
 S = SupervisorStates
 
-#: How a worker's process starts.
-_COMMAND = (sys.executable, "-m", "amnode.launch.entry")
-
 #: What clients may change on a supervisor.
 _PUBLIC = Exposure(
     mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
@@ -97,6 +94,7 @@ class _WorkerArgs:
     boot: NodeRpcArgs | None = None
     secret: bytes = b""
     link: WorkerLink | None = None
+    hung: bool = False
 
 
 class Supervisor:
@@ -112,7 +110,10 @@ class Supervisor:
         token: what clients must prove to have; 32 fresh random bytes by default.
         public_addr: where clients connect; a Unix socket in a private directory by default.
         opts: see `SupervisorOptions`; its `size` is the pool's.
-        launcher: how processes come to be; by command, by default.
+        launcher: how processes come to be. "auto" is by fork, from a server that has imported
+            the class and what it has in `preload`, in milliseconds; by command where the
+            system cannot, or the imports start threads. "command" is always by command. A
+            launcher of your own is yours to close.
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
@@ -138,12 +139,12 @@ class Supervisor:
         token: bytes = b"",
         public_addr: str = "",
         opts: SupervisorOptions | None = None,
-        launcher: Launcher | None = None,
+        launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
-        self.worker_bin = tuple(bin) or _COMMAND
+        self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
         if state_dir and not (name and token):
             raise OptionError(
@@ -165,7 +166,9 @@ class Supervisor:
                 f"Pass the command of kind {kind!r}, or its Worker class instead."
             )
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
-        self._launcher = launcher or CommandLauncher()
+        self._preload = () if isinstance(kind, str) else kind.preload
+        self._launch_by = checked_launcher(launcher)
+        self._launcher: Launcher | None = None
         prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
         self._core = PoolCore(
             self.opts,
@@ -179,7 +182,7 @@ class Supervisor:
         self._stopping = False
         self._links: dict[str, WorkerLink] = {}
         self._found: list[WorkerRecord] = []
-        self._disowned: dict[str, ChildProcess] = {}
+        self._disowned: dict[str, Process] = {}
         self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
         self._busy = False
@@ -222,6 +225,7 @@ class Supervisor:
         try:
             self._home = Home(self._state_dir, secrets.token_hex(8))
             self._found = self._home.found()
+            self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
             await local.start()
             await public.start()
@@ -264,8 +268,7 @@ class Supervisor:
         except asyncio.CancelledError:
             self._feed(events.StopRequested(grace=0.0))
             for link in self._links.values():
-                if link.process is not None:
-                    link.process.kill()
+                link.kill()
             self._leave_home()  # the loop may not live to see the processes end
             raise
 
@@ -406,10 +409,25 @@ class Supervisor:
             for mux in (self.public_mux, self.local_rpc):
                 if mux is not None:
                     await mux.stop()
+            if self._launcher is not None and isinstance(self._launch_by, str):
+                await self._launcher.close()
         finally:
             self._leave_home()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
+
+    def _make_launcher(self, directory: Path) -> Launcher:
+        if not isinstance(self._launch_by, str):
+            return self._launch_by
+        # A program of the user's own is no Worker class that a fork server could import.
+        by = self._launch_by if self.worker_bin == ENTRY else "command"
+        return launcher_of(
+            by,
+            self._target,
+            self._preload,
+            directory=directory,
+            start_timeout=self.opts.start_timeout,
+        )
 
     def _leave_home(self) -> None:
         if self._home is not None:
@@ -559,10 +577,11 @@ class Supervisor:
         args: _WorkerArgs = event.args
         self.machine.remove1(S.ForkingWorker)
         link = self._links[args.worker_id]
+        assert self._launcher is not None
         launch = link.launch(
             self._launcher,
             self.worker_bin,
-            path=[str(Path(entry or ".").resolve()) for entry in sys.path],
+            path=absolute_path(),
             target=self._target,
             secret=args.secret,
         )
@@ -635,6 +654,8 @@ class Supervisor:
     def _heard(self, event: events.Event) -> None:
         """An event of a worker: shown as a state where there is one, and told to the core."""
         match event:
+            case events.Started(fallback=reason) if reason and not self.view().fallback:
+                logger.warning("Workers are started by command, because %s.", reason)
             case events.Connected(worker_id):
                 self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
             case events.ReadyChanged(worker_id, True):
@@ -664,7 +685,7 @@ class Supervisor:
             lasting = f"Worker {action.worker_id} did not end at SIGKILL; it is tried again."
             error = WorkerKillError(lasting, worker_id=action.worker_id)
             self.machine.add_err_state(S.ErrWorker, error)
-        self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id))
+        self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id, hung=action.hung))
 
     def KillWorkerState(self, event: Event) -> None:
         """A worker should go."""
@@ -680,26 +701,28 @@ class Supervisor:
         args: _WorkerArgs = event.args
         self.machine.remove1(S.KillingWorker)
         link = self._links.get(args.worker_id)
-        if link is not None and link.process is not None:
-            link.process.kill()
+        if link is not None and args.hung:
+            self.machine.spawn(None, link.kill_hung())
+        elif link is not None:
+            link.kill()
 
     def _do_forget(self, action: events.Forget) -> None:
         self.machine.add1(S.WorkerKilled, _WorkerArgs(action.worker_id))
         report = action.report
         if action.expected or report is None:
             return
-        logger.warning("%s", report.message)
+        logger.warning("%s", "\n".join((report.message, *report.stack)))
         self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
 
     def _do_disown(self, action: events.Disown) -> None:
-        """Lets a worker go; if it is our child, it is still reaped."""
+        """Lets a worker go; if it was started here, its end is still seen."""
         logger.warning("Worker %s is let go: %s.", action.worker_id, action.reason)
         link = self._links.pop(action.worker_id, None)
         if link is None:
             return
         self.machine.spawn(None, link.close(lives=True))
-        if isinstance(link.process, ChildProcess):
-            process = link.process
+        process = link.process
+        if process is not None and not link.is_adopted:
             self._disowned[action.worker_id] = process
             process.exited.add_done_callback(
                 lambda _: self._disowned.pop(action.worker_id, None)

@@ -27,7 +27,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import msgspec
 
@@ -42,7 +42,8 @@ from amnode.errors import (
     Outcome,
     RefusedError,
 )
-from amnode.launch.entry import take_boot
+from amnode.launch.entry import prepare, take_boot
+from amnode.launch.reaper import end_descendants
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
@@ -86,7 +87,7 @@ EXIT_STUCK = 71
 #: A session lasts as long as its lease, which ends it (rule 4).
 _PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
-_TO_EXTEND = ("kind", "schema", "exposure", "on_release")
+_TO_EXTEND = ("kind", "schema", "preload", "exposure", "on_release")
 
 #: What a kind may be called.
 _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
@@ -108,12 +109,17 @@ class Worker:
         names: an order of the states other than the schema's.
         opts: see `WorkerOptions`.
 
+    The module of the class is imported once, before workers are forked, and so is each that
+    `preload` names: what takes long to import and starts no threads. What each worker needs of
+    its own (connections, threads, locks, open files) is made in `__init__` or by the first job.
+
     A class may define handlers for its own states, and extend those that are here if it calls
     the inherited one too.
     """
 
     kind: ClassVar[str] = ""
     schema: ClassVar[type[States]] = WorkerStates
+    preload: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -722,7 +728,7 @@ class Worker:
             self._last_words(reason)
             sys.stdout.flush()
         finally:
-            os._exit(code)
+            _end_process(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
@@ -786,8 +792,7 @@ def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
         code = uvloop.run(_serve(cls, boot))
     sys.stdout.flush()
     sys.stderr.flush()
-    # A thread that a job left behind must not keep the process.
-    os._exit(code)
+    _end_process(code)
 
 
 def run_worker(cls: Callable[[], Worker]) -> int:
@@ -799,7 +804,17 @@ def run_worker(cls: Callable[[], Worker]) -> int:
     Raises:
         SystemExit: the program was not started by a supervisor.
     """
-    return _run(cls, msgspec.msgpack.decode(take_boot().payload, type=WorkerBoot))
+    boot = take_boot()
+    prepare()
+    return _run(cls, msgspec.msgpack.decode(boot.payload, type=WorkerBoot))
+
+
+def _end_process(code: int) -> NoReturn:
+    """Ends the process with all that it started; no thread that a job left can keep it."""
+    try:
+        end_descendants(os.getpid())
+    finally:
+        os._exit(code)
 
 
 async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:

@@ -23,11 +23,18 @@ from amnode.errors import (
     StateDirectoryError,
     WorkerConnError,
 )
-from amnode.launch.process import ExitRecord, Launcher, LaunchSpec, Process
+from amnode.launch.process import (
+    AdoptedProcess,
+    ExitRecord,
+    Launcher,
+    LaunchSpec,
+    Process,
+    adopt,
+    started_at,
+)
 from amnode.machine.schema import Schema
 from amnode.machine.transition import Transition
 from amnode.node.adopt import Home
-from amnode.node.adopted import AdoptedProcess, started_at
 from amnode.node.args import (
     NodeRpcArgs,
     ReleasingArgs,
@@ -57,6 +64,9 @@ _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
 _OUTPUT_LINES = 20
+
+#: Seconds that a worker has at most to write its stacks.
+_STACK_TIMEOUT = 1.0
 
 
 class WorkerLink:
@@ -110,6 +120,10 @@ class WorkerLink:
             self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
+        self._adopted: AdoptedProcess | None = None
+        self._hang: events.Hang | None = None
+        #: What it wrote before its stacks were asked for, which are written to the same file.
+        self._before_stacks: tuple[str, ...] = ()
         self._closed = False
         #: What the worker said before `connect` knew that it is connected; None afterwards.
         self._early: list[events.InfoReceived] | None = None
@@ -180,14 +194,13 @@ class WorkerLink:
         if self._home.is_kept:
             pid = self.process.pid
             self._note(pid=pid, pid_start=started_at(pid))
-        self._tell(events.Started(self.worker_id, self.process.pid))
+        self._tell(events.Started(self.worker_id, self.process.pid, launcher.fallback))
 
     def adopt(self) -> None:
         """Follows the process that its record names. Tells Exited, at once if it is gone."""
         record, output = self._record, self._directory / f"{self.name}.log"
-        self.process = AdoptedProcess(record.pid, record.pid_start, output)
+        self.process = self._adopted = adopt(record.pid, record.pid_start, output)
         self._follow(self.process)
-        self.process.look()
 
     def called_back(self, address: str, public_addr: str) -> None:
         """The worker said where it listens."""
@@ -209,8 +222,9 @@ class WorkerLink:
 
     def _exited(self, exited: asyncio.Future[ExitRecord]) -> None:
         if self.process is not None and not exited.cancelled():
-            output = self.process.tail(_OUTPUT_LINES)
-            self._tell(events.Exited(self.worker_id, exited.result(), output))
+            hung = self._hang is not None and bool(self._hang.stack)
+            output = self._before_stacks if hung else self.process.tail(_OUTPUT_LINES)
+            self._tell(events.Exited(self.worker_id, exited.result(), output, self._hang))
 
     async def close_bootstrap(self) -> None:
         """The worker has called, or never will."""
@@ -226,7 +240,6 @@ class WorkerLink:
                 await rpc.start()
         except (AmnodeError, OSError, TimeoutError) as error:
             await rpc.stop()
-            self._watch()
             if isinstance(error, RefusedError) and is_stale(str(error)):
                 self._tell(events.Stale(self.worker_id, str(error)))
                 return
@@ -292,14 +305,8 @@ class WorkerLink:
                 self._early.append(event)
 
     def _lost(self, error: Exception) -> None:
-        self._watch()
         if not self._closed:
             self._tell(events.ConnectionLost(self.worker_id, str(error)))
-
-    def _watch(self) -> None:
-        """The end of a process that is no child shows as that of its connection."""
-        if isinstance(self.process, AdoptedProcess) and not self._closed:
-            self.process.watch()
 
     # -- what the worker is asked ------------------------------------------------------------
 
@@ -372,6 +379,32 @@ class WorkerLink:
 
     # -- the end -----------------------------------------------------------------------------
 
+    def kill(self) -> None:
+        """SIGKILL to its process and all that is its own; its exit is told when it is seen."""
+        if self.process is not None:
+            self.process.kill()
+
+    async def kill_hung(self) -> None:
+        """The same, but first it is seen what it does instead of answering."""
+        process = self.process
+        if process is None:
+            return
+        try:
+            if process.is_stopped():
+                self._hang = events.Hang(stopped=True)
+                return
+            self._before_stacks = process.tail(_OUTPUT_LINES)
+            # Before the core asks for the next signal.
+            patience = min(_STACK_TIMEOUT, self._opts.term_timeout / 2)
+            self._hang = events.Hang(stack=await process.dump_stack(patience))
+        finally:
+            process.kill()
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether another supervisor started its process."""
+        return self._adopted is not None
+
     async def close(self, *, lives: bool = False) -> None:
         """Ends everything but the process, which the core has seen end, and removes its files.
 
@@ -383,8 +416,8 @@ class WorkerLink:
         """
         self._closed = True
         self._home.forget(self.worker_id)
-        if isinstance(self.process, AdoptedProcess):
-            self.process.close()
+        if self._adopted is not None:
+            self._adopted.let_go()
         if not lives:
             for end in ("log", "l", "p"):
                 (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from amnode.errors import Cause, Outcome, WorkerError, WorkerHealthError
 from amnode.node.args import CrashReport
 
@@ -43,6 +45,18 @@ class ExitFacts(Protocol):
         ...
 
 
+class Hang(msgspec.Struct, frozen=True):
+    """What a process that hung was doing.
+
+    Attributes:
+        stopped: it stood still, by SIGSTOP or a debugger.
+        stack: where its threads were, as faulthandler writes it; empty if nobody could say.
+    """
+
+    stopped: bool = False
+    stack: tuple[str, ...] = ()
+
+
 def report(
     worker_id: str,
     facts: ExitFacts,
@@ -51,6 +65,7 @@ def report(
     output: Sequence[str] = (),
     decided: Cause | None = None,
     why: str = "",
+    hang: Hang | None = None,
 ) -> CrashReport:
     """The report of a death.
 
@@ -61,11 +76,17 @@ def report(
         output: the last lines it wrote, oldest first.
         decided: what the supervisor ended it for, if it did.
         why: the supervisor's reason, in words.
+        hang: what it was doing, if it hung.
     """
+    hang = hang or Hang()
     cause = decided or _cause(facts)
     message = f"Worker {worker_id} (pid {facts.pid}) {_how(facts)} while {state}"
     if why:
         message += f": {why.rstrip('.')}"
+    if hang.stopped:
+        message += "; it was stopped, by SIGSTOP or a debugger"
+    elif where := innermost(hang.stack):
+        message += f"; it was at {where}"
     last = last_line(output)
     message += f"; its last line: {last}" if last else "; it wrote nothing"
     return CrashReport(
@@ -76,6 +97,8 @@ def report(
         signal=facts.signal,
         output=tuple(output),
         state=state,
+        stack=hang.stack,
+        stopped=hang.stopped,
     )
 
 
@@ -104,6 +127,7 @@ def error(
         exit_code=report.exit_code,
         signal=report.signal,
         output=report.output,
+        stack=report.stack,
     )
 
 
@@ -115,6 +139,15 @@ def last_line(output: Sequence[str]) -> str:
             shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
             return shown if len(shown) <= _LONGEST_LINE else shown[: _LONGEST_LINE - 3] + "..."
     return ""
+
+
+def innermost(stack: Sequence[str]) -> str:
+    """Where the main thread is, of stacks as faulthandler writes them; it has the last one."""
+    where = ""
+    for line, before in zip(stack[1:], stack, strict=False):
+        if before.endswith("(most recent call first):"):
+            where = line.strip()
+    return where
 
 
 def _cause(facts: ExitFacts) -> Cause:

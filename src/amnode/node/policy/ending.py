@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
+from amnode.errors import Cause
 from amnode.node.args import CrashReport
 from amnode.node.policy import events
 from amnode.node.policy.deadlines import WHILE_ALIVE, Due
@@ -92,10 +93,12 @@ class Ending:
             member.signals = max(member.signals, 1)
         member.signals += 1
         why = member.doom.why
+        attempt = member.signals - 1
+        hung = attempt == 1 and member.doom.cause is Cause.HANG
         self._pool.act(
-            events.Terminate(member.worker_id, why)
-            if member.signals == 1
-            else events.Kill(member.worker_id, why, member.signals - 1)
+            events.Kill(member.worker_id, why, attempt, hung)
+            if attempt
+            else events.Terminate(member.worker_id, why)
         )
         self._pool.set(Due.SIGNAL, member.worker_id, self._pool.options.term_timeout)
 

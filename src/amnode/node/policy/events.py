@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from amnode.node.args import CrashReport, WorkerInfo
-from amnode.node.policy.crash import ExitFacts
+from amnode.node.policy.crash import ExitFacts, Hang
 from amnode.node.policy.options import PoolSize
 from amnode.node.policy.waitlist import Waiter
 
@@ -20,10 +20,11 @@ from amnode.node.policy.waitlist import Waiter
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The process of a `Spawn` runs."""
+    """The process of a `Spawn` runs. `fallback`: why it was started in a slower way, or ""."""
 
     worker_id: str
     pid: int
+    fallback: str = ""
 
 
 class SpawnFailed(msgspec.Struct, frozen=True):
@@ -34,11 +35,15 @@ class SpawnFailed(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The process is no more, reaped. `output`: its last lines, oldest first."""
+    """The process is no more, reaped.
+
+    `output`: its last lines, oldest first. `hang`: what it did before it was killed as hung.
+    """
 
     worker_id: str
     facts: ExitFacts
     output: tuple[str, ...] = ()
+    hang: Hang | None = None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -301,11 +306,15 @@ class Terminate(msgspec.Struct, frozen=True):
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """SIGKILL to the worker's process group; told again while it does not end."""
+    """SIGKILL to the worker's process group; told again while it does not end.
+
+    `hung`: first look what it does instead of answering, for the `hang` of its `Exited`.
+    """
 
     worker_id: str
     reason: str
     attempt: int = 1
+    hung: bool = False
 
 
 class SendGrant(msgspec.Struct, frozen=True):

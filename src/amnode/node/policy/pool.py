@@ -46,6 +46,7 @@ class Pool:
         recovering: workers that were found and have not told of their leases yet.
         trimming: the size was made smaller, and what is over goes without its linger.
         spawn_error: why the last process could not be started.
+        fallback: why the last one was started in a slower way, or "".
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Pool:
         self.recovering: dict[str, None] = {}
         self.trimming = False
         self.spawn_error = ""
+        self.fallback = ""
         self.most = options.size.max
         self.most_of: dict[str, int] = {}
 

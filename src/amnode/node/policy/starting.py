@@ -58,6 +58,7 @@ class Starting:
         if member is None:
             return
         member.has_process = True
+        self._pool.fallback = event.fallback
         if member.doom is not None:
             self._ending.signal(member, force=True)
             return

@@ -62,6 +62,7 @@ class PoolView(msgspec.Struct, frozen=True):
         counts: the numbers.
         broken: why starts are held back (ErrPool), or "".
         why_not_growing: one line on what keeps workers missing, or "".
+        fallback: why workers are started in a slower way than by fork, or "".
     """
 
     pool_starting: bool
@@ -78,6 +79,7 @@ class PoolView(msgspec.Struct, frozen=True):
     counts: Counts
     broken: str
     why_not_growing: str
+    fallback: str
 
     def check(self) -> None:
         """Raise AssertionError unless S19 holds."""
@@ -104,6 +106,7 @@ def look(pool: Pool, now: float) -> PoolView:
         counts=_count(pool),
         broken=pool.restart.reason,
         why_not_growing=_why_not_growing(pool, now),
+        fallback=pool.fallback,
     )
 
 
@@ -149,8 +152,9 @@ def _why_missing(pool: Pool, now: float) -> str:
     if pause_until is not None:
         return f"no start for {pause_until - now:.1f} s, because {pool.spawn_error}"
     starting = pool.roster.count(Condition.STARTING)
+    slowly = f", by command, because {pool.fallback}" if pool.fallback else ""
     if starting:
-        return f"{starting} worker{' is' if starting == 1 else 's are'} starting"
+        return f"{starting} worker{' is' if starting == 1 else 's are'} starting{slowly}"
     if len(pool.roster) >= pool.size.max:
         return _at_most(pool)
     if at is not None and at > now:

@@ -222,6 +222,7 @@ class Watching:
             output=event.output,
             decided=doom.cause,
             why=doom.why,
+            hang=event.hang,
         )
         held = member.held
         if held is not None:
