@@ -59,6 +59,13 @@ FUZZ ?=
 fuzz: $(DEV)  ## a minute of hostile bytes against both sides of a connection
 	$(PY) -m tests.fuzz $(FUZZ)
 
+# More of it: make cuts CUTS='--cuts 1000000 --seed 7'
+CUTS ?=
+
+.PHONY: cuts
+cuts: $(DEV)  ## an exchange cut at every byte, and at random places, then resumed
+	$(PY) -m tests.pairs.cuts $(CUTS)
+
 .PHONY: clean
 clean:  ## remove all that make and the tools created
 	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .import_linter_cache

@@ -113,7 +113,7 @@ class LeasedWorker:
             JobCancelled: the job was cancelled at the worker.
             WorkerError: the worker died; says of what, and what its last lines were.
             LeaseLost: the lease is over.
-            DeliveryError: the arguments or the result are over 4 MiB.
+            DeliveryError: the arguments or the result are over 1 GiB.
         """
         return await self.call_with(self._options, job, args, kwargs)
 
