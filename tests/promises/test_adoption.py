@@ -121,7 +121,7 @@ async def test_an_adopted_worker_that_is_killed_is_noticed_and_replaced(
             await client.machine.when1("SuperReady")
             os.kill((await supervisor.row(worker.id)).pid, signal.SIGKILL)
             # A kernel that is new enough tells how, although it was nobody's child here.
-            with pytest.raises(WorkerError, match="by SIGKILL|nobody knows how") as caught:
+            with pytest.raises(WorkerError, match=r"by SIGKILL|nobody knows how") as caught:
                 await call
             told = caught.value.signal == "SIGKILL"
             assert caught.value.cause is (Cause.SIGNAL if told else Cause.LOST)

@@ -8,8 +8,11 @@ Nothing here sleeps to be in step with a test: a job says that it has begun by a
 from __future__ import annotations
 
 import asyncio
+import collections
+import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -237,6 +240,22 @@ class Plain(Worker):
         time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
 
     @job
+    async def hold_the_interpreter(self) -> None:
+        """Blocks in C code that lets no other thread run and looks for no signal."""
+        collections.deque(itertools.repeat(0), maxlen=0)
+
+    @job
+    async def daemon(self) -> int:
+        """A process in a session of its own, whose parent is gone."""
+        script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+        return int(subprocess.check_output(["sh", "-c", script]))
+
+    @job
+    async def relatives(self) -> tuple[int, list[str]]:
+        """Its parent, and the modules that it has."""
+        return os.getppid(), sorted(sys.modules)
+
+    @job
     async def grandchild(self) -> int:
         """A process of the worker's own, in its group; lives until it is ended."""
         process = await asyncio.create_subprocess_exec("sleep", "1000")
@@ -291,6 +310,13 @@ class Plain(Worker):
         line = f"{self.machine.id} {self.lease.epoch} {client} {start} {time.monotonic_ns()}\n"
         _append(journal, line)
         return self.lease.epoch
+
+
+class Preloading(Plain):
+    """Wants something to be there before it is forked."""
+
+    kind = "Plain"
+    preload = ("colorsys",)
 
 
 class Cleaned(Plain):
