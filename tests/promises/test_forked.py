@@ -122,7 +122,8 @@ async def main():
         await supervisor.machine.when1("PoolNormalized")
         async with Client("me", Mine, addrs=[supervisor.address], token=supervisor.token) as me:
             async with me.lease() as worker:
-                print(json.dumps([len(await supervisor.workers()), await worker.call(Mine.where)]))
+                rows = await supervisor.workers()
+                print(json.dumps([len(rows), await worker.call(Mine.where)]))
 
 if __name__ == "__main__":
     asyncio.run(main())
@@ -164,15 +165,14 @@ async def test_what_an_idle_worker_left_running_ends_with_it() -> None:
 
 
 async def test_what_a_busy_worker_left_running_ends_with_it() -> None:
-    async with pool(1) as supervisor, client_of(supervisor) as client:
-        async with client.lease() as worker:
-            daemon = await worker.call(Plain.daemon)
-            running = asyncio.create_task(worker.call(Plain.last))
-            await worker.machine.when1(BusyStates.Begun)
-            os.kill((await supervisor.row(worker.id)).pid, signal.SIGKILL)
-            with pytest.raises(WorkerError):
-                await running
-            await gone(daemon)
+    async with pool(1) as supervisor, client_of(supervisor) as client, client.lease() as worker:
+        daemon = await worker.call(Plain.daemon)
+        running = asyncio.create_task(worker.call(Plain.last))
+        await worker.machine.when1(BusyStates.Begun)
+        os.kill((await supervisor.row(worker.id)).pid, signal.SIGKILL)
+        with pytest.raises(WorkerError):
+            await running
+        await gone(daemon)
 
 
 @pytest.mark.parametrize("launcher", ["auto", "command"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import itertools
 import os
 import signal
@@ -214,6 +215,14 @@ class Plain(Worker):
         return "done all the same"
 
     @job
+    async def ignore_cancels(self, count: int) -> None:
+        """Goes on until it has been cancelled more often than that."""
+        for _ in range(count):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    @job
     async def stubborn(self) -> None:
         """Never stops."""
         self.machine.add1(BusyStates.Begun)
@@ -248,7 +257,7 @@ class Plain(Worker):
     async def daemon(self) -> int:
         """A process in a session of its own, whose parent is gone."""
         script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
-        return int(subprocess.check_output(["sh", "-c", script]))
+        return int(subprocess.check_output(["sh", "-c", script]))  # noqa: ASYNC221 - a moment
 
     @job
     async def relatives(self) -> tuple[int, list[str]]:

@@ -1,0 +1,28 @@
+"""Workers that are coroutines of their supervisor's loop, for tests and simulations.
+
+Supervisor, workers and clients then run in one process, with their real connections. A worker
+can be killed at any await, and be debugged; what blocks one blocks all.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from amnode.launch.inprocess import InProcess, InProcessLauncher
+from amnode.node.args import WorkerBoot
+from amnode.node.class_name import load
+from amnode.node.worker import Worker
+
+
+def in_process_launcher() -> InProcessLauncher:
+    """What to pass to a `Supervisor` as `launcher`."""
+    return InProcessLauncher({"amnode.node.worker:main": _live})
+
+
+async def _live(payload: bytes, process: InProcess) -> int:
+    """The whole life of a worker, from what its supervisor said to its exit code."""
+    boot = msgspec.msgpack.decode(payload, type=WorkerBoot)
+    worker: Worker = load(boot.target, boot.script)()
+    process.on_terminate(lambda: worker.stop("SIGTERM"))
+    process.on_kill(worker.cut)
+    return await worker.run(boot, process)
