@@ -1,4 +1,4 @@
-"""A pool whose workers are coroutines does what one of processes does, for tests of programs."""
+"""A pool whose workers are coroutines does what one of processes does, to test programs."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ can be killed at any await, and be debugged; what blocks one blocks all.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from amnode.launch.inprocess import InProcess, InProcessLauncher
@@ -24,5 +26,13 @@ async def _live(payload: bytes, process: InProcess) -> int:
     boot = msgspec.msgpack.decode(payload, type=WorkerBoot)
     worker: Worker = load(boot.target, boot.script)()
     process.on_terminate(lambda: worker.stop("SIGTERM"))
-    process.on_kill(worker.cut)
+    process.on_kill(lambda: _kill(worker, process))
     return await worker.run(boot, process)
+
+
+def _kill(worker: Worker, process: InProcess) -> None:
+    worker.cut()
+    # Those that a connection caused have a context of their own, which names no process.
+    for task in asyncio.all_tasks():
+        if worker.machine.owner_of(task) is not None:
+            process.adopt(task)
