@@ -41,7 +41,8 @@ async def resized(supervisor: Supervisor, count: int) -> float:
     supervisor.set_pool(count, 16, 0)
     await supervisor.machine.when1("PoolNormalized")
     taken = time.monotonic() - asked
-    while supervisor.view().counts.total != count:  # the others go in their own time
+    # The others go in their own time, which no state tells.
+    while supervisor.view().counts.total != count:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     return taken
 
