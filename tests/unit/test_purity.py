@@ -43,8 +43,8 @@ KINDS = {
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  adopt bootstrap client launching lease_watch leased listing operating supervisor
-        node/  transition_log work worker worker_link
+        node/  adopt bootstrap client inprocess_worker launching lease_watch leased listing
+        node/  operating supervisor transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport

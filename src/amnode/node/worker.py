@@ -27,7 +27,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import msgspec
 
@@ -95,6 +95,35 @@ _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 S = WorkerStates
 
 
+class Host(Protocol):
+    """The process that a worker lives in."""
+
+    def write(self, text: str) -> None:
+        """Writes to its output."""
+        ...
+
+    def exit(self, code: int) -> None:
+        """Ends it at once, whatever is going on in it."""
+        ...
+
+
+class _OwnProcess:
+    """The process that runs this code."""
+
+    def write(self, text: str) -> None:
+        """Writes to the standard error."""
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def exit(self, code: int) -> None:
+        """Ends it with all that it started."""
+        try:
+            sys.stdout.flush()
+        finally:
+            _end_process(code)
+
+
 class Worker:
     """Base of worker classes: subclass it and declare jobs.
 
@@ -146,6 +175,7 @@ class Worker:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
         self._ended: asyncio.Future[int] | None = None
+        self._host: Host = _OwnProcess()
         self._exit_code = 0
         self._directory = ""
         self._keep = False
@@ -205,8 +235,12 @@ class Worker:
         tick = self.machine.tick(S.Leased)
         return self.machine.remove1(S.Start, RetireArgs(expected_tick=tick, forced=reason))
 
-    async def run(self, boot: WorkerBoot) -> int:
+    async def run(self, boot: WorkerBoot, host: Host | None = None) -> int:
         """Starts the worker and serves until it is stopped; returns the exit code.
+
+        Args:
+            boot: what its supervisor says.
+            host: the process that it lives in; this one's own by default.
 
         Raises:
             OptionError: the supervisor wants another kind than this program runs.
@@ -216,6 +250,7 @@ class Worker:
                 f"This program runs workers of kind {self._kind!r}, its supervisor wants "
                 f"{boot.kind!r}; give both the same one."
             )
+        self._host = host or self._host
         self._ended = asyncio.get_running_loop().create_future()
         self.start(boot)
         try:
@@ -223,6 +258,15 @@ class Worker:
         finally:
             self._disarm()
             await self.machine.dispose()
+
+    def cut(self) -> None:
+        """Ends it as a kill ends its process: no handler runs, and nobody is told anything."""
+        if self._ended is not None:
+            self._ended.cancel()
+        self._disarm()
+        for mux in (self.public_rpc, self.local_rpc):
+            if mux is not None:
+                mux.abort()
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself to its supervisor."""
@@ -430,6 +474,8 @@ class Worker:
     def _wait_for_supervisor(self, patience: float) -> None:
         if self._orphan_timer is not None or self.machine.is1(S.SuperConnected):
             return
+        if self._is_over:
+            return
         loop = asyncio.get_running_loop()
         self._orphan_timer = loop.call_later(patience, self._orphaned)
 
@@ -536,7 +582,7 @@ class Worker:
             self._lease_timer.cancel()
             self._lease_timer = None
         at = self.lease.next_deadline()
-        if at is not None:
+        if at is not None and not self._is_over:
             loop = asyncio.get_running_loop()
             self._lease_timer = loop.call_at(at, self._lease_due)
 
@@ -722,19 +768,20 @@ class Worker:
         self._exit_code = EXIT_ORPHAN
         self.stop(reason)
 
+    @property
+    def _is_over(self) -> bool:
+        return self._ended is not None and self._ended.done()
+
     def _exit(self, code: int, reason: str) -> None:
         """Ends the process at once, whatever is going on in it."""
         try:
             self._last_words(reason)
-            sys.stdout.flush()
         finally:
-            _end_process(code)
+            self._host.exit(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
-        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
-            sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
-            sys.stderr.flush()
+        self._host.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
