@@ -33,7 +33,7 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names states
+        node/  args jobs names node_args states
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner pool renewal restart roster sizing starting view
         node/policy/  waitlist watching
@@ -43,7 +43,7 @@ KINDS = {
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  adopt bootstrap client launching lease_watch leased listing operating supervisor
+        node/  add_errors adopt bootstrap client launching lease_watch leased listing operating supervisor
         node/  transition_log work worker worker_link
     """,
     OUTSIDE: """

@@ -44,6 +44,7 @@ from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node import operating
+from amnode.node.add_errors import add_err_pool, add_err_worker
 from amnode.node.adopt import Home
 from amnode.node.args import (
     Denied,
@@ -202,6 +203,16 @@ class Supervisor:
         if self.public_mux is None:
             raise OptionError(f"Supervisor {self.name} is not started; it has no address yet.")
         return self.public_mux.address
+
+    @property
+    def public_addr(self) -> str:
+        """Where clients connect; before the start, where they will."""
+        return self.public_mux.address if self.public_mux is not None else self._public_addr
+
+    @property
+    def local_addr(self) -> str:
+        """Where operators and peer supervisors connect; "" before the start."""
+        return self.local_rpc.address if self.local_rpc is not None else ""
 
     @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
@@ -501,9 +512,13 @@ class Supervisor:
         if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
-            machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
+            add_err_pool(machine, f"The pool is held back: {view.broken}")
         elif not view.broken and machine.is1(S.ErrPool):
             machine.remove((S.ErrPool, S.Exception))
+
+    def NormalizingPoolState(self, event: Event) -> None:
+        """Missing workers are being started, or say why not; the core sees to it."""
+        logger.debug("Pool %s misses workers: %s.", self.name, self.view().why_not_growing)
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
@@ -684,7 +699,7 @@ class Supervisor:
         if action.attempt > 1:
             lasting = f"Worker {action.worker_id} did not end at SIGKILL; it is tried again."
             error = WorkerKillError(lasting, worker_id=action.worker_id)
-            self.machine.add_err_state(S.ErrWorker, error)
+            add_err_worker(self.machine, error)
         self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id, hung=action.hung))
 
     def KillWorkerState(self, event: Event) -> None:
@@ -712,7 +727,7 @@ class Supervisor:
         if action.expected or report is None:
             return
         logger.warning("%s", "\n".join((report.message, *report.stack)))
-        self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
+        add_err_worker(self.machine, crash.error(action.worker_id, report))
 
     def _do_disown(self, action: events.Disown) -> None:
         """Lets a worker go; if it was started here, its end is still seen."""
@@ -898,7 +913,7 @@ class Supervisor:
             try:
                 self._core.check()
             except AssertionError as error:
-                self.machine.add_err_state(S.ErrPool, HeartbeatError(str(error)))
+                add_err_pool(self.machine, HeartbeatError(str(error)))
 
     def HealthcheckState(self, event: Event) -> None:
         """Answered by being run."""
