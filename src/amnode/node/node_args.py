@@ -49,13 +49,13 @@ def pass_args(args: NodeArgs) -> dict[str, NodeArgs]:
 
 
 def pass_rpc(args: NodeRpcArgs) -> NodeRpcArgs:
-    """The arguments for a mutation of another program's machine: what may cross, and no more."""
+    """The arguments for a mutation of another program's machine: what may cross."""
     fields = NodeRpcArgs.__struct_fields__
     return NodeRpcArgs(**{name: getattr(args, name) for name in fields})
 
 
 def log_args(args: object) -> dict[str, str]:
-    """What of a mutation's arguments belongs into a log: ids and addresses, where there are any.
+    """What of a mutation's arguments belongs into a log: ids and addresses, if any.
 
     Args:
         args: of a mutation: `NodeRpcArgs`, `NodeArgs`, or what `pass_args` makes of those.

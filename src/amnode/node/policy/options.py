@@ -319,6 +319,11 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
         share(why="a wait is shorter by up to this part, so that pools do not march in step"),
     ] = 0.2
 
+    peer_pause: Annotated[
+        float,
+        seconds(least=0.01, why="a request that a peer declined is passed to it again then"),
+    ] = 1.0
+
     stop_grace: Annotated[
         float, seconds(least=0.0, why="leases may go on so long after a stop")
     ] = 5.0
