@@ -1,6 +1,6 @@
-"""Supervisors of one kind help each other out: a request that finds no worker at the one that its
-client is connected to, and no room for one there, is served by a peer that has one to spare. The
-client notices nothing of it but where its worker lives.
+"""Supervisors of one kind help each other out: a request that finds no worker at the one that
+its client is connected to, and no room for one there, is served by a peer that has one to
+spare. The client notices nothing of it but where its worker lives.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,9 @@ TOKEN = bytes(range(32))
 
 
 @asynccontextmanager
-async def pair(tmp_path: Path, *, most: int = 1) -> AsyncIterator[list[WatchedSupervisor]]:
+async def pair(
+    tmp_path: Path, *, most: int = 1
+) -> AsyncGenerator[list[WatchedSupervisor], None]:
     """Two pools of one worker, each a peer of the other, and both know it."""
     places = [f"unix:{tmp_path / name}" for name in ("a", "b")]
     a, b = (
@@ -115,7 +117,7 @@ async def test_a_client_that_goes_away_leaves_nothing_at_the_peer(tmp_path: Path
 
 
 async def test_a_peer_that_is_killed(tmp_path: Path) -> None:
-    """What it granted lives on; what it was asked for waits here again; back, it helps again."""
+    """What it granted lives on; what it was asked for waits here; back, it helps again."""
     place = f"unix:{tmp_path / 'peer'}"
     told = {"size": 1, "token": TOKEN.hex(), "local_addr": place}
     async with (
