@@ -55,7 +55,10 @@ async def test_a_client_of_a_full_one_gets_a_worker_of_the_other(tmp_path: Path)
         async with client.lease() as own, client.lease() as other:
             assert [row.id for row in await a.workers()] == [own.id]
             assert [row.id for row in await b.workers()] == [other.id]
-            assert (await b.row(other.id)).client == "me"  # the quota counts there
+            row = await b.row(other.id)
+            assert row.client == "me"  # the quota counts there
+            assert row.age > row.leased_for > 0
+            assert (await a.row(own.id)).leased_for > row.leased_for
             assert client.super_addr == a.address
             assert await other.call(Plain.square, 7) == 49
         await a.all_idle(1)

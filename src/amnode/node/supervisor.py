@@ -961,7 +961,7 @@ class Supervisor:
         self.machine.remove1(S.ListWorkers)
         args: ListArgs = event.args
         rows = [
-            row_of(m, self._pid(m.worker_id))
+            row_of(m, self._pid(m.worker_id), self._now())
             for m in self._core.roster
             if matches(m, args.state)
         ]

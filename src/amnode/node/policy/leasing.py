@@ -210,6 +210,7 @@ class Leasing:
 
     def merge(self, member: Member, info: WorkerInfo) -> None:
         """What the worker says of its lease is how it is (promise S8)."""
+        member.leased_since = self._pool.now - info.since if info.client_id else None
         held = member.held
         told = held.told(info) if held is not None else Told.OTHER
         if told is Told.CROSSED:
