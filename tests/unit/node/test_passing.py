@@ -78,6 +78,13 @@ def test_no_peer_is_asked_for_more_than_it_has(full: Driver) -> None:
     assert _waiting(full) == 1
 
 
+def test_all_that_wait_are_passed_on_at_once_if_a_peer_can_serve_them(full: Driver) -> None:
+    full.ask("r2")
+    full.ask("r3")
+    done = full.feed(ev.PeerSaid("p", 2))
+    assert [a.waiter.request_id for a in done if isinstance(a, ev.PassOn)] == ["r2", "r3"]
+
+
 def test_nobody_is_asked_while_a_worker_is_to_come() -> None:
     driver = Driver(size=PoolSize(1, 2, 0, 9))
     driver.feed(ev.Tick(), ev.PeerSaid("p", 5))
