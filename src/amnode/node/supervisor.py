@@ -178,24 +178,8 @@ class Supervisor:
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
         self._launcher: Launcher | None = None
-        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
-        self._core = PoolCore(
-            self.opts,
-            kind=self.worker_kind,
-            schema_hash=schema_hash(self._schema).hex(),
-            name_worker=lambda number: f"{prefix}-{number}",
-            draw=random.random,
-        )
-        self._peers = Peers(
-            self.machine,
-            peers,
-            token=self.token,
-            kind=self.worker_kind,
-            schema_hash=schema_hash(self._schema).hex(),
-            opts=self.opts,
-            feed=self._feed,
-            send=self._send,
-        )
+        self._core = self._make_core()
+        self._peers = self._make_peers(peers)
         self._state_dir = state_dir
         self._home: Home | None = None
         self._stopping = False
@@ -208,6 +192,28 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
+
+    def _make_core(self) -> PoolCore:
+        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
+        return PoolCore(
+            self.opts,
+            kind=self.worker_kind,
+            schema_hash=schema_hash(self._schema).hex(),
+            name_worker=lambda number: f"{prefix}-{number}",
+            draw=random.random,
+        )
+
+    def _make_peers(self, addrs: Sequence[str]) -> Peers:
+        return Peers(
+            self.machine,
+            addrs,
+            token=self.token,
+            kind=self.worker_kind,
+            schema_hash=schema_hash(self._schema).hex(),
+            opts=self.opts,
+            feed=self._feed,
+            send=self._send,
+        )
 
     # -- from outside ----------------------------------------------------------------------
 
