@@ -33,18 +33,18 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names states
+        node/  args jobs names node_args states
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner pool renewal restart roster sizing starting view
-        node/policy/  waitlist watching
+        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
+        node/policy/  view waitlist watching
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  adopt bootstrap client inprocess_worker launching lease_watch leased listing
-        node/  operating supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
+        node/  listing operating peers supervisor transition_log work worker worker_link
     """,
     OUTSIDE: """
         rpc/  transport

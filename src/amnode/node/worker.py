@@ -165,6 +165,8 @@ class Worker:
         self._lease = WorkerLease()
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
+        self.boot_rpc: RpcClient | None = None
+        self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
         self._jobs = jobs_of(type(self))
         self._work: Work | None = None
@@ -207,6 +209,26 @@ class Worker:
         return self._name
 
     @property
+    def accept_client(self) -> str:
+        """The only client that may connect, by its id; "" while there is none."""
+        return self._lease.client_id
+
+    @property
+    def boot_addr(self) -> str:
+        """Where the worker calls to say where it listens; "" until it is started."""
+        return self._boot_addr
+
+    @property
+    def local_addr(self) -> str:
+        """Where its supervisor connects; "" until it listens."""
+        return self.local_rpc.address if self.local_rpc is not None else ""
+
+    @property
+    def public_addr(self) -> str:
+        """Where its client connects; "" until it listens."""
+        return self.public_rpc.address if self.public_rpc is not None else ""
+
+    @property
     def lease(self) -> WorkerLease:
         """Who is served, since when, and in which epoch."""
         return self._lease
@@ -225,6 +247,7 @@ class Worker:
         self._name = boot.name
         self.machine.id = f"nw-{boot.name}"
         self._directory = boot.directory
+        self._boot_addr = boot.boot_addr
         self._keep = boot.keep
         self._orphan_ttl = max(self.opts.orphan_ttl, boot.adopt_wait)
         self._born = self._now()
@@ -364,7 +387,7 @@ class Worker:
     async def _call_back(self, boot: WorkerBoot) -> None:
         await self.machine.when1(S.RpcReady)
         assert self.local_rpc is not None and self.public_rpc is not None
-        client = RpcClient(
+        client = self.boot_rpc = RpcClient(
             boot.boot_addr,
             id=handshake_id(self.machine.id),
             secret=boot.secret,
@@ -381,6 +404,7 @@ class Worker:
             if not await client.source.add1(BootstrapStates.WorkerAddr, address):
                 raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")
         finally:
+            self.boot_rpc = None
             await client.stop()
         self._wait_for_supervisor(self.opts.conn_timeout)
 
