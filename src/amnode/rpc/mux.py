@@ -111,9 +111,9 @@ class Mux:
         self._pending: dict[RpcServer, None] = {}
         self._servers: dict[str, RpcServer] = {}
         self._sessions: dict[bytes, RpcServer] = {}
-        self._connections: dict[RpcServer, None] = {}
+        #: The servers that have a connection, or will; done when one has it no more.
+        self._connections: dict[RpcServer, asyncio.Future[None]] = {}
         self._disposals: dict[asyncio.Task[None], None] = {}
-        self._emptied: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Mux {self.machine.id} at {self._address}>"
@@ -167,18 +167,18 @@ class Mux:
         self._stop_listening()
         self._feed.stop()
         self.machine.remove1("Start")
-        for server in [*self._connections]:
+        ending = dict(self._connections)
+        for server in ending:
             server.close("the server stops")
         try:
-            if self._connections:
-                self._emptied = asyncio.get_running_loop().create_future()
-                await self._emptied
+            if ending:
+                await asyncio.wait(ending.values())
             if self._disposals:
                 await asyncio.wait(self._disposals)
         finally:
-            self._emptied = None
-            for server in [*self._connections]:
-                server.abort()
+            for server, gone in ending.items():
+                if not gone.done():
+                    server.abort()
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -205,7 +205,7 @@ class Mux:
             options=self._options,
         )
         self._pending[server] = None
-        self._connections[server] = None
+        self._connections[server] = asyncio.get_running_loop().create_future()
         self.machine.add1("ClientConnected")
         return server
 
@@ -293,14 +293,14 @@ class Mux:
 
     def disconnected(self, server: RpcServer) -> None:
         """A server has ended, and has no connection."""
-        if self._connections.pop(server, self) is self:
+        gone = self._connections.pop(server, None)
+        if gone is None:
             return
+        gone.set_result(None)
         loop = asyncio.get_running_loop()
         disposal = loop.create_task(server.machine.dispose(), context=Context())
         self._disposals[disposal] = None
         disposal.add_done_callback(lambda done: self._disposals.pop(done, None))
-        if self._emptied is not None and not self._connections and not self._emptied.done():
-            self._emptied.set_result(None)
 
 
 def _only(client_id: str, secret_of: SecretOf) -> SecretOf:
