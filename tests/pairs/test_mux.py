@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 
+import pytest
+
+from amnode.errors import ConnectionLost
+from amnode.rpc.mux import Mux
+from amnode.rpc.transport import Accept
 from tests.pairs.driven import House
 from tests.pairs.driven import anywhere as anywhere  # a fixture
 from tests.pairs.driven import house as house  # a fixture
+from tests.pairs.test_transport import Peer
+
+
+def nobody(house: House) -> dict[str, Any]:
+    """A mux of this house that lets nobody in."""
+    return {"secret_of": lambda *_: None, "transport": house.transport}
+
 
 # -- stop ----------------------------------------------------------------------------------
 
@@ -39,3 +53,98 @@ async def test_a_stop_waits_for_no_client_that_came_after_it(house: House) -> No
     await stopping
     assert [*mux.servers] == ["rc-you"] and you.machine.is1("Ready")
     assert mux.machine.is1("Ready")
+
+
+# -- start ---------------------------------------------------------------------------------
+
+
+async def test_a_second_start_waits_for_the_first(anywhere: House) -> None:
+    mux = Mux(anywhere.source, anywhere.address, name="m", **nobody(anywhere))
+    anywhere.muxes.append(mux)
+    first = asyncio.ensure_future(mux.start())
+    await asyncio.sleep(0)
+    await mux.start()
+    assert mux.machine.is1("Ready") and not mux.address.endswith(":0")
+    await first
+
+
+async def test_a_second_start_goes_on_where_the_first_is_cancelled(anywhere: House) -> None:
+    mux = Mux(anywhere.source, anywhere.address, name="m", **nobody(anywhere))
+    anywhere.muxes.append(mux)
+    for turns in range(4):
+        first, second = (asyncio.ensure_future(mux.start()) for _ in range(2))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert mux.machine.is1("Ready") and not mux.address.endswith(":0")
+        await asyncio.wait((first,))
+        await mux.stop()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_start_and_stop_at_once_end_as_the_last_one_says(
+    anywhere: House, turns: int
+) -> None:
+    mux = Mux(anywhere.source, anywhere.address, name="m", **nobody(anywhere))
+    anywhere.muxes.append(mux)
+    tasks: list[asyncio.Task[None]] = []
+    for step in (mux.start, mux.stop, mux.start, mux.stop):
+        tasks.append(asyncio.ensure_future(step()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert not mux.machine.active_states()
+    tasks = [asyncio.ensure_future(step()) for step in (mux.start, mux.stop, mux.start)]
+    await asyncio.gather(*tasks)
+    assert mux.machine.is1("Ready")
+    address = mux.address
+    await mux.stop()
+    other = Mux(anywhere.source, address, name="n", **nobody(anywhere))
+    anywhere.muxes.append(other)
+    await other.start()  # nobody listens there
+
+
+@pytest.mark.parametrize("end", ["cancel", "stop"])
+async def test_who_connects_to_a_start_that_is_given_up_is_let_go(
+    house: House, end: str
+) -> None:
+    gate = asyncio.Event()
+
+    class Slow:
+        """Listens, and takes its time to say so."""
+
+        connect = house.transport.connect
+
+        async def listen(self, address: str, accept: Accept, *, close_timeout: float) -> Any:
+            made = await house.transport.listen(address, accept, close_timeout=close_timeout)
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                made.close()
+                raise
+            return made
+
+    mux = Mux(house.source, house.address, name="m", **{**nobody(house), "transport": Slow()})
+    house.muxes.append(mux)
+    starting = asyncio.ensure_future(mux.start())
+    mute = Peer()
+    while mute.connection is None:
+        await asyncio.sleep(0)
+        with suppress(ConnectionLost):
+            await house.transport.connect(house.address, mute, close_timeout=1)
+    while not mux._connections:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0)
+    if end == "stop":
+        stopping = asyncio.ensure_future(mux.stop())
+        await asyncio.sleep(0)
+        late = Peer()
+        await house.transport.connect(house.address, late, close_timeout=1)
+        gate.set()
+        await asyncio.wait((stopping, starting))
+        await late.ended.wait()
+    else:
+        starting.cancel()
+        await asyncio.wait((starting,))
+    await mute.ended.wait()
+    assert not mux.machine.active_states()

@@ -107,6 +107,9 @@ class Mux:
         self._decoy = entropy(32)
         self._feed = _Feed(source, self._gate)
         self._listener: Listener | None = None
+        self._starting = asyncio.Lock()
+        #: How often it was stopped: a start that was stopped meanwhile must not listen.
+        self._stops = 0
         self._count = 0
         self._pending: dict[RpcServer, None] = {}
         self._servers: dict[str, RpcServer] = {}
@@ -136,34 +139,53 @@ class Mux:
     async def start(self) -> None:
         """Starts to listen; does nothing if it does already.
 
+        While another start is under way it waits for that, and tries itself if it fails. One
+        that is stopped meanwhile returns, and does not listen.
+
         Raises:
             OptionError: the address cannot work.
             ConnectionLost: the address is taken, or the system refuses it.
         """
-        if self.machine.is1("Start"):
-            return
+        stops = self._stops
+        async with self._starting:
+            if self._stops == stops and self._listener is None:
+                await self._listen(stops)
+
+    async def _listen(self, stops: int) -> None:
+        """Starts to listen, unless it is stopped meanwhile."""
         self.machine.remove(("ErrNetwork", "Exception"))
         self.machine.add1("Start")
+        before = dict(self._connections)
+        listener: Listener | None = None
         try:
-            self._listener = await self._transport.listen(
+            listener = await self._transport.listen(
                 self._address, self._accept, close_timeout=self._options.close_timeout
             )
         except BaseException as error:
-            if isinstance(error, Exception):
-                self.machine.add_err_state("ErrNetwork", error)
-            self.machine.remove1("Start")
+            if self._stops == stops:
+                if isinstance(error, Exception):
+                    self.machine.add_err_state("ErrNetwork", error)
+                self.machine.remove1("Start")
             raise
-        if not self.machine.is1("Start"):  # stopped meanwhile
-            self._stop_listening()
-            return
-        self._feed.start()
-        self.machine.add1("Ready")
+        else:
+            if self._stops == stops:
+                self._listener, listener = listener, None
+                self._feed.start()
+                self.machine.add1("Ready")
+        finally:
+            if listener is not None:
+                listener.close()
+            if self._listener is None:
+                for server in [*self._connections]:
+                    if server not in before:  # it came meanwhile, and nobody is there for it
+                        server.close("the server stops")
 
     async def stop(self) -> None:
         """Stops listening and ends every connection; calling it again changes nothing.
 
         Clients are told. A connection that does not close within `close_timeout` is cut.
         """
+        self._stops += 1
         self._stop_listening()
         self._feed.stop()
         self.machine.remove1("Start")
