@@ -1,4 +1,4 @@
-"""A mux that is started and stopped while it is still at the one before."""
+"""A mux that is started and stopped at once, and one whose program fails in a callback."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
-from amnode.errors import ConnectionLost
+from amnode.errors import ConnectionLost, RefusedError
+from amnode.machine.machine import ErrorArgs
+from amnode.machine.queue import EXECUTED
+from amnode.machine.transition import Event
 from amnode.rpc.mux import Mux
+from amnode.rpc.server import RpcServer
 from amnode.rpc.transport import Accept
-from tests.pairs.driven import House
+from tests.pairs.driven import EAGER, House
 from tests.pairs.driven import anywhere as anywhere  # a fixture
 from tests.pairs.driven import house as house  # a fixture
+from tests.pairs.driven import line as line  # a fixture
 from tests.pairs.test_transport import Peer
 
 
@@ -148,3 +153,58 @@ async def test_who_connects_to_a_start_that_is_given_up_is_let_go(
         await asyncio.wait((starting,))
     await mute.ended.wait()
     assert not mux.machine.active_states()
+
+
+# -- callbacks that raise ------------------------------------------------------------------
+
+
+class Fails:
+    """A callback that raises, and keeps whom it was called for."""
+
+    def __init__(self) -> None:
+        self.server: RpcServer | None = None
+        self.error: BaseException | None = None
+
+    def __call__(self, server: RpcServer, _reason: str = "") -> None:
+        self.server = server
+        server.machine.bind(self)
+        raise ValueError("of the program")
+
+    def ExceptionState(self, event: Event) -> None:
+        assert isinstance(event.args, ErrorArgs)
+        self.error = event.args.error
+
+
+async def test_a_client_that_on_connected_fails_for_is_refused(house: House) -> None:
+    fails = Fails()
+    mux = await house.mux(on_connected=fails)
+    ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    client = house.client(on_lost=ended.set_result)
+    try:
+        await client.start()
+    except RefusedError as error:
+        refusal: Exception = error
+    else:
+        refusal = await ended
+    assert "could not take the client in" in str(refusal)
+    assert "of the program" not in str(refusal)
+    assert isinstance(fails.error, ValueError)
+    await house.until(lambda: house.disconnected)
+    assert [who for who, _ in house.disconnected] == ["rc-me"]
+    assert not mux.servers and mux.machine.is_(("Ready", "NewServerErr"))
+    assert mux.machine.not1("HasClients")
+
+
+async def test_a_client_that_on_resumed_fails_for_goes_on(line: House) -> None:
+    fails = Fails()
+    mux = await line.mux(on_resumed=fails)
+    proxy = await line.behind_proxy()
+    client = await line.connect(options=EAGER)
+    server = mux.servers["rc-me"]
+    proxy.cut()
+    await client.machine.when1("RetryingConn")
+    await client.machine.when1("Ready")
+    assert await client.source.add1("Unlocked") is EXECUTED
+    assert fails.server is server and isinstance(fails.error, ValueError)
+    assert mux.servers["rc-me"] is server and server.is_connected
+    assert line.disconnected == []

@@ -11,7 +11,9 @@ Rules:
    told of by `on_disconnected`, once, when its session has ended, however that was.
 4. One follower of the source feeds all servers; a tracer is there only while a client wants
    to see each mutation on its own.
-5. A source that is a replica serves while it follows its own source: when that is another
+5. `on_connected` is part of taking a client in: one for whom it raises is refused. What the
+   other callbacks raise stops nothing. Either is recorded at the server's machine.
+6. A source that is a replica serves while it follows its own source: when that is another
    machine, its clients are cut and come back; when it is lost for good, they are let go.
 """
 
@@ -53,7 +55,8 @@ class Mux:
         exposure: what controllers may do; nothing by default.
         options: the limits.
         admit: asked once a client has proved itself (rule 3); a text is why it is refused.
-        on_connected: called when a client's handshake is done.
+        on_connected: called when a client's handshake is done; if it raises, the client is
+            refused, and then told of by `on_disconnected` (rule 5).
         on_disconnected: called when an admitted client's connection has ended, with the reason.
         on_cut: called when an admitted client was cut off, with the reason; its session goes on
             for `session_ttl`.
@@ -243,7 +246,7 @@ class Mux:
     # -- what servers tell (see `Host`) ----------------------------------------------------
 
     def admit(self, server: RpcServer) -> str | None:
-        """Rules 2, 3 and 5."""
+        """Rules 2, 3 and 6."""
         if isinstance(self._source, NetworkMachine) and self._source.lost is not None:
             return f"Its source is lost: {self._source.lost}"
         if server.resumes:
@@ -283,7 +286,18 @@ class Mux:
         self.machine.add1("HasClients")
         self.machine.remove1("NewServerErr")
         if self._on_connected is not None:
-            self._on_connected(server)
+            try:
+                self._on_connected(server)
+            except Exception as error:
+                self._refuse_failed(server, error)
+
+    def _refuse_failed(self, server: RpcServer, error: Exception) -> None:
+        """Rule 5; what the program raised is not the client's to know."""
+        server.machine.add_err(error)
+        self.machine.add1("NewServerErr", ErrorArgs(error))
+        server.refuse(
+            RefusedError("The server could not take the client in; its own log says why.")
+        )
 
     def cut(self, server: RpcServer, reason: str) -> None:
         """The connection of a server is no more; its client may come back."""
@@ -296,7 +310,8 @@ class Mux:
         """The client of a server is back."""
         self._feed.add(server)
         if self._on_resumed is not None:
-            self._on_resumed(server)
+            on_resumed = self._on_resumed
+            server.guard(lambda: on_resumed(server))
 
     def ended(self, server: RpcServer, reason: str) -> None:
         """A server serves no more."""
@@ -385,12 +400,12 @@ class _Feed:
             server.source_grew()
 
     def source_restarted(self) -> None:
-        """See `NetworkMachine.follow` (rule 5)."""
+        """See `NetworkMachine.follow` (rule 6)."""
         for server in (*self._servers, *self._steps.servers):
             server.abort()
 
     def source_lost(self, error: Exception) -> None:
-        """See `NetworkMachine.follow` (rule 5)."""
+        """See `NetworkMachine.follow` (rule 6)."""
         for server in (*self._servers, *self._steps.servers):
             server.close(f"its source is lost: {error}")
 
