@@ -49,7 +49,7 @@ ELSEWHERE = {
 }
 
 CHECKS = {"worker_check_interval": 0.05, "healthcheck_pause": 0.05, "check_timeout": 0.5}
-MANY = {"restart_intensity": 1_000_000, **CHECKS}
+MANY: dict[str, Any] = {"restart_intensity": 1_000_000, **CHECKS}
 
 
 async def matrix(count: int, chance: random.Random, found: Found) -> None:

@@ -18,12 +18,12 @@ class FigureOf(NamedTuple):
     Attributes:
         what: it shows.
         run: injects as often as it is told.
-        count: by default.
+        times: how often, by default.
     """
 
     what: str
     run: Callable[[int, random.Random, Found], Awaitable[None]]
-    count: int
+    times: int
 
 
 FIGURES = {
@@ -39,7 +39,7 @@ FIGURES = {
 def run(name: str, count: int | None, seed: int) -> Found:
     """Runs one figure, and prints it."""
     figure, found, began = FIGURES[name], Found(), time.perf_counter()
-    count = figure.count if count is None else count
+    count = figure.times if count is None else count
     print(f"{name} {figure.what}: count {count}, seed {seed}", flush=True)
     asyncio.run(_run(figure, count, random.Random(seed), found))
     print("\n".join(found.lines()))

@@ -295,7 +295,8 @@ async def test_8_a_peer_that_asks_and_never_reads_costs_its_bound_and_is_cut(
     tmp_path: Path,
 ) -> None:
     door = Door(f"unix:{tmp_path}/door")
-    options = RpcOptions(outgoing_limit=OUTGOING, stall_timeout=0.2, session_ttl=0)
+    # Long enough to fill the queue on a machine that is busy, too.
+    options = RpcOptions(outgoing_limit=OUTGOING, stall_timeout=1.0, session_ttl=0)
     deaf = Deaf(door)
     try:
         mux = await door.house.mux(options=options)

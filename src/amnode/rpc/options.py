@@ -29,9 +29,11 @@ class RpcOptions(msgspec.Struct, frozen=True):
         connect_timeout: seconds for a client to get a connection. Default 5, more than 0: on
             one host a connection that takes longer comes from a listener that is stuck.
         handshake_timeout: seconds from the connection to the end of the handshake, at either
-            end. Default 5, more than 0: half-open connections cost memory, so they end.
+            end. Default 5, more than 0: half-open connections cost memory, so they end. Over TLS
+            it begins when that is agreed, which may take 5 more.
         pending_limit: connections of one listener that have not shaken hands yet. Default 64,
             at least 1: past it the oldest one is closed, so that strangers cost bounded memory.
+            Those that have not agreed on TLS yet are not counted.
         handshake_frame_limit: bytes of a frame from a peer that has not proved itself. Default
             and least value 4096: a handshake needs no more.
         frame_limit: bytes of any other frame. Default 4 MiB, at least `handshake_frame_limit`:
@@ -64,8 +66,8 @@ class RpcOptions(msgspec.Struct, frozen=True):
         outgoing_limit: bytes that wait to be written, values in chunks not counted, from which
             nothing more is taken from the peer. Default 16 MiB, at least 1: a peer that does
             not read is not served.
-        stall_timeout: seconds that a peer may read nothing while something waits for it, before
-            it is cut off. Default 30, more than 0.
+        stall_timeout: seconds that a peer may read nothing while something waits for it; it is
+            cut off within two of them. Default 30, more than 0.
         reconnect_tries: attempts of a client to come back, in a row. Default 20, at least 0: 0
             makes the first loss of its connection the last.
         reconnect_timeout: seconds that they may take together. Default 30, at least 0. A
