@@ -860,3 +860,38 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
             near.link.abort()
             await near.ended.wait()
     assert near.writes[1:] == [b"yyy"]
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tls"], indirect=True)
+async def test_a_peer_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(
+    room: Room,
+) -> None:
+    near, far = await room.pair()
+    link, reading = near.link, transport_of(far)
+    received = far.received
+
+    def once(data: bytes) -> None:
+        reading.pause_reading()
+        received(data)
+
+    async def watched_anew() -> None:
+        timer = link._stall
+        while link._stall in (timer, None) and not near.ends:
+            await asyncio.sleep(0)
+
+    far.received = once  # type: ignore[method-assign]
+    # Small, and longer than a system waits before it asks a peer whether there is room again.
+    reading.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    link.stall_timeout = 0.25
+    near.bulk = [b"s" * 4_000_000] * 5
+    link.wake()
+    await watched_anew()
+    for _ in range(4):
+        enough = len(far.got) + 500_000
+        while len(far.got) < enough:
+            reading.resume_reading()
+            await far.has(len(far.got) + 1)
+        await watched_anew()
+        assert near.ends == []
+    await near.ended.wait()  # it reads nothing any more
+    assert len(near.ends) == 1

@@ -78,6 +78,10 @@ _PEER_CREDENTIALS: Final = (
     (socket.SOL_SOCKET, socket.SO_PEERCRED) if hasattr(socket, "SO_PEERCRED") else (0, 1)
 )
 _ROOT: Final = 0
+#: Where Linux tells how many bytes the other end has acknowledged: `tcpi_bytes_acked` of its
+#: `tcp_info`, the last field that is asked for.
+_BYTES_ACKED: Final = 120
+_TCP_INFO_SIZE: Final = _BYTES_ACKED + 8
 
 
 class Handler(Protocol):
@@ -133,7 +137,8 @@ class Connection(ABC):
         scheme: "unix", "memory", "tcp" or "tls".
         peer: who is at the other end, for messages: `127.0.0.1:41234`, a path, `user 1000`.
         stall_timeout: seconds that the peer may read nothing while something waits for it,
-            before it is cut off; None waits for ever. The handler sets it.
+            before it is cut off (looked at once in so many seconds, so within two of them);
+            None waits for ever. The handler sets it.
     """
 
     _handler: Handler
@@ -243,18 +248,6 @@ class Connection(ABC):
         data = self._handler.outgoing()
         if data:
             self._write(data)
-
-    def _pause(self) -> None:
-        self._paused = True
-        if self.stall_timeout is not None and not self.closing:
-            self._stall = self._loop.call_later(
-                self.stall_timeout, self.abort, context=self._context
-            )
-
-    def _resume(self) -> None:
-        self._paused = False
-        self._forget_stall()
-        self.wake()
 
     def _forget_stall(self) -> None:
         if self._stall is not None:
@@ -641,10 +634,40 @@ class _StreamConnection(Connection, asyncio.Protocol):
         self._take(data)
 
     def pause_writing(self) -> None:
-        self._pause()
+        self._paused = True
+        if self.stall_timeout is not None and not self.closing:
+            self._watch(self.stall_timeout)
 
     def resume_writing(self) -> None:
-        self._resume()
+        self._paused = False
+        self._forget_stall()
+        self.wake()
+
+    def _watch(self, seconds: float) -> None:
+        """Looks whether the peer reads: in so many seconds, and again while it does."""
+        before = self._untaken()
+
+        def look() -> None:
+            if not self.closing and self._untaken() < before:
+                self._watch(seconds)
+            else:
+                self.abort()
+
+        self._stall = self._loop.call_later(seconds, look, context=self._context)
+
+    def _untaken(self) -> int:
+        """A number that falls as the peer takes what was written.
+
+        Of a network the system is asked for what it has brought across, where it tells: it takes
+        new bytes of the transport in large steps only, and TLS those that are encrypted unseen.
+        """
+        if self._transport is None:
+            return 0
+        if self.scheme in NETWORK and sys.platform == "linux":
+            sock = self._transport.get_extra_info("socket")
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+            return -int.from_bytes(told[_BYTES_ACKED:_TCP_INFO_SIZE], sys.byteorder)
+        return self._transport.get_write_buffer_size()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._view = None
