@@ -68,6 +68,8 @@ NETWORK: Final = ("tcp", "tls")
 _WRITE_LIMIT: Final = 64 * 1024
 #: Buffers below so many bytes are joined where a loop writes one at a time.
 _JOINED: Final = 64 * 1024
+#: Seconds that an address of a host has before the next is tried beside it; RFC 8305 has it.
+_HEAD_START: Final = 0.25
 #: Seconds for the handshake of TLS: as long as a peer that proved nothing may take at all.
 _TLS_HANDSHAKE: Final = 5.0
 #: The number of TLS 1.2, the oldest version that is spoken.
@@ -658,8 +660,8 @@ class _StreamConnection(Connection, asyncio.Protocol):
     def _untaken(self) -> int:
         """A number that falls as the peer takes what was written.
 
-        Of a network the system is asked for what it has brought across, where it tells: it takes
-        new bytes of the transport in large steps only, and TLS those that are encrypted unseen.
+        Of a network the system is asked for what it has brought across, where it tells: from
+        the transport it takes bytes in large steps, and those that TLS has encrypted unseen.
         """
         if self._transport is None:
             return 0
@@ -1097,11 +1099,7 @@ async def _listen_tcp(
     tls: ssl.SSLContext | None,
     off_loopback: bool,
 ) -> Listener:
-    sock, _ = await _first(
-        at,
-        lambda family, where: _bind_tcp(at, family, where, off_loopback),
-        f"{at} cannot be listened on",
-    )
+    sock = await _bind_first(at, off_loopback)
     bound = Address(at.scheme, at.name, sock.getsockname()[1])
     listener = _StreamListener(bound, accept, close_timeout)
     await listener.serve(sock, tls)
@@ -1109,7 +1107,7 @@ async def _listen_tcp(
 
 
 async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> Connection:
-    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    sock, where = await _reach_first(at)
     try:
         connection = _Connecting(at, endpoint(*where[:2]), handler, close_timeout)
         return await _take_over(at, sock, connection)
@@ -1120,7 +1118,7 @@ async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> C
 async def _connect_tls(
     at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext
 ) -> Connection:
-    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    sock, where = await _reach_first(at)
     try:
         connection = _ConnectingWithTls(at, endpoint(*where[:2]), handler, close_timeout)
         return await _take_over_with_tls(at, sock, connection, tls)
@@ -1134,23 +1132,100 @@ async def _connect_tls(
         ) from error
 
 
-async def _first(
-    at: Address,
-    attempt: Callable[[socket.AddressFamily, Any], Awaitable[socket.socket]],
-    failure: str,
-) -> tuple[socket.socket, Any]:
-    """The socket for the first address of a host with which an attempt succeeds, and that."""
+async def _bind_first(at: Address, off_loopback: bool) -> socket.socket:
+    """A socket that is bound to the first address of a host that can be listened on."""
     failed: OSError | None = None
+    for family, where in await _addresses(at):
+        try:
+            return _bind_tcp(at, family, where, off_loopback)
+        except OSError as error:
+            failed = error
+    raise _unusable(f"{at} cannot be listened on", failed)
+
+
+async def _reach_first(at: Address) -> tuple[socket.socket, Any]:
+    """A socket that is connected to the first address of a host that answers, and that."""
+    left = deque(_alternating(await _addresses(at)))
+    racing: dict[asyncio.Task[socket.socket], Any] = {}
     try:
-        for family, where in await _resolve(at):
+        sock, where = await _race(at, left, racing)
+    finally:
+        cancelled = await _give_up(racing)
+    if cancelled:
+        sock.close()
+        raise asyncio.CancelledError
+    return sock, where
+
+
+async def _race(
+    at: Address,
+    left: deque[tuple[socket.AddressFamily, Any]],
+    racing: dict[asyncio.Task[socket.socket], Any],
+) -> tuple[socket.socket, Any]:
+    """Tries each address with a head start before the next one is tried beside it (RFC 8305).
+
+    One that does not answer keeps nobody from the others. Those that lost are left in `racing`.
+    """
+    failed: OSError | None = None
+    while left or racing:
+        if left:
+            family, where = left.popleft()
+            racing[asyncio.get_running_loop().create_task(_reach(family, where))] = where
+        await asyncio.wait(
+            racing,
+            timeout=_HEAD_START if left else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in [task for task in racing if task.done()]:
+            where = racing.pop(task)
             try:
-                return await attempt(family, where), where
+                return task.result(), where
             except OSError as error:
                 failed = error
-    except (OSError, UnicodeError) as error:  # of the name
+    raise _unusable(f"Nobody answers at {at}", failed)
+
+
+async def _give_up(racing: dict[asyncio.Task[socket.socket], Any]) -> bool:
+    """Ends what has lost, to its end; says whether it was cancelled meanwhile."""
+    for task in racing:
+        task.cancel()
+    cancelled = False
+    while not all(task.done() for task in racing):
+        try:
+            await asyncio.wait(racing)
+        except asyncio.CancelledError:
+            cancelled = True
+    for task in racing:
+        if not task.cancelled() and task.exception() is None:
+            task.result().close()
+    return cancelled
+
+
+def _unusable(failure: str, error: OSError | None) -> ConnectionLost:
+    """Says why none of the addresses of a host can be used; it raised the last error."""
+    lost = ConnectionLost(
+        f"{failure}: {'it has no address' if error is None else _why(error)}."
+    )
+    lost.__cause__ = error
+    return lost
+
+
+def _alternating(
+    found: list[tuple[socket.AddressFamily, Any]],
+) -> list[tuple[socket.AddressFamily, Any]]:
+    """The same addresses, one of IPv6 and one of IPv4 in turn, the best first."""
+    first = [each for each in found if each[0] == found[0][0]]
+    second = [each for each in found if each[0] != found[0][0]]
+    both = min(len(first), len(second))
+    turns = [each for pair in zip(first, second, strict=False) for each in pair]
+    return turns + first[both:] + second[both:]
+
+
+async def _addresses(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
+    try:
+        return await _resolve(at)
+    except (OSError, UnicodeError) as error:
         raise ConnectionLost(f"The host of {at} is unknown: {_why(error)}.") from error
-    why = "it has no address" if failed is None else _why(failed)
-    raise ConnectionLost(f"{failure}: {why}.") from failed
 
 
 async def _resolve(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
@@ -1180,7 +1255,7 @@ async def _reach(family: socket.AddressFamily, where: Any) -> socket.socket:
     return sock
 
 
-async def _bind_tcp(
+def _bind_tcp(
     at: Address, family: socket.AddressFamily, where: Any, off_loopback: bool
 ) -> socket.socket:
     if not (off_loopback or is_loopback(where[0])):
