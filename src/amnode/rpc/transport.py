@@ -70,7 +70,8 @@ _WRITE_LIMIT: Final = 64 * 1024
 _JOINED: Final = 64 * 1024
 #: Seconds that an address of a host has before the next is tried beside it; RFC 8305 has it.
 _HEAD_START: Final = 0.25
-#: Seconds for the handshake of TLS: as long as a peer that proved nothing may take at all.
+#: Seconds for the handshake of TLS, which the loop makes before there is a handler; nothing but
+#: this bounds who is at it.
 _TLS_HANDSHAKE: Final = 5.0
 #: The number of TLS 1.2, the oldest version that is spoken.
 _TLS_1_2: Final = 0x0303
