@@ -18,11 +18,13 @@ import pytest
 import trustme
 
 from amnode.errors import AuthError, ConnectionLost, OptionError
+from amnode.rpc.address import Address
 from amnode.rpc.transport import (
     STREAMS,
     Connection,
     Listener,
     StreamTransport,
+    _alternating,
     peer_uid,
 )
 
@@ -860,3 +862,164 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
             near.link.abort()
             await near.ended.wait()
     assert near.writes[1:] == [b"yyy"]
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tls"], indirect=True)
+async def test_a_peer_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(
+    room: Room,
+) -> None:
+    near, far = await room.pair()
+    link, reading = near.link, transport_of(far)
+    received = far.received
+
+    def once(data: bytes) -> None:
+        reading.pause_reading()
+        received(data)
+
+    async def watched_anew() -> None:
+        timer = link._stall
+        while link._stall in (timer, None) and not near.ends:  # noqa: ASYNC110 - of no event
+            await asyncio.sleep(0)
+
+    far.received = once  # type: ignore[method-assign]
+    # Small, and longer than a system waits before it asks a peer whether there is room again.
+    reading.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    link.stall_timeout = 0.25
+    near.bulk = [b"s" * 4_000_000] * 5
+    link.wake()
+    await watched_anew()
+    for _ in range(4):
+        enough = len(far.got) + 500_000
+        while len(far.got) < enough:
+            reading.resume_reading()
+            await far.has(len(far.got) + 1)
+        await watched_anew()
+        assert near.ends == []
+    await near.ended.wait()  # it reads nothing any more
+    assert len(near.ends) == 1
+
+
+# -- a name with several addresses ---------------------------------------------------------
+
+
+class Street:
+    """What a name stands for: addresses nobody answers at, that refuse, and that are good."""
+
+    def __init__(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = room
+        self.port = int(room.address.rpartition(":")[2])
+        self._socks: list[socket.socket] = []
+        self.found: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
+
+        async def resolve(at: Address) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+            return self.found
+
+        monkeypatch.setattr("amnode.rpc.transport._resolve", resolve)
+
+    def dead(self) -> None:
+        """One whose backlog is full: whoever connects hears nothing."""
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        self._socks.append(listener)
+        for _ in range(4):
+            self._socks.append(caller := socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        self.found.append((socket.AF_INET, listener.getsockname()))
+
+    def closed(self) -> None:
+        """One where nobody listens."""
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        self._socks.append(bound)
+        self.found.append((socket.AF_INET, bound.getsockname()))
+
+    def good(self) -> None:
+        """Where the room is."""
+        self.found.append((socket.AF_INET, ("127.0.0.1", self.port)))
+
+    def close(self) -> None:
+        for sock in self._socks:
+            sock.close()
+
+
+@pytest.fixture
+async def street(room: Room, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Street]:
+    street = Street(room, monkeypatch)
+    yield street
+    street.close()
+
+
+on_a_network = pytest.mark.parametrize("room", ["tcp", "tls"], indirect=True)
+
+
+@on_a_network
+@pytest.mark.parametrize(
+    "order", [["dead", "good"], ["dead", "closed", "good"], ["good", "dead"], ["good", "good"]]
+)
+async def test_an_address_that_does_not_answer_keeps_nobody_from_the_next(
+    street: Street, order: list[str]
+) -> None:
+    for kind in order:
+        getattr(street, kind)()
+    near, far = await street.room.pair()
+    near.say(b"far")
+    assert await far.has(3) == b"far"
+
+
+def test_addresses_of_both_kinds_are_tried_in_turn() -> None:
+    six = [(socket.AF_INET6, (f"::{i}", 1)) for i in range(3)]
+    four = [(socket.AF_INET, ("127.0.0.1", 1))]
+    assert _alternating([*six, *four]) == [six[0], four[0], *six[1:]]
+    assert _alternating([*four, *six]) == [four[0], *six]
+    assert _alternating([]) == []
+
+
+@on_a_network
+async def test_a_name_whose_addresses_all_refuse_says_so(street: Street) -> None:
+    street.closed()
+    street.closed()
+    with pytest.raises(ConnectionLost, match=r"Nobody answers at .*refused"):
+        await street.room.transport.connect(street.room.address, Peer(), close_timeout=1)
+    street.found.clear()
+    with pytest.raises(ConnectionLost, match="it has no address"):
+        await street.room.transport.connect(street.room.address, Peer(), close_timeout=1)
+
+
+@on_a_network
+async def test_a_connect_to_one_of_several_that_is_cancelled_leaves_nothing(
+    street: Street,
+) -> None:
+    street.closed()
+    street.good()
+    street.good()
+    turns, done = 0, False
+    while not done:
+        near = Peer()
+        street.room.made.append(near)
+        task: asyncio.Task[Connection] = asyncio.ensure_future(
+            street.room.transport.connect(street.room.address, near, close_timeout=1)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled() is not done
+        if near.connection is not None:
+            near.connection.abort()
+        turns += 1
+    for peer in street.room.accepted:
+        await peer.ended.wait()
+    street.found.clear()
+    street.dead()
+    street.dead()
+    task = asyncio.ensure_future(
+        street.room.transport.connect(street.room.address, Peer(), close_timeout=1)
+    )
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()

@@ -3,7 +3,7 @@
 Rules:
 
 1. At most `pending_limit` connections have not shaken hands; for a newer one, the oldest is
-   turned away.
+   turned away. Over TLS they count from the moment that is agreed.
 2. A client id has one server, and one session. A second connection of it is refused with a
    reason, or, with `replace` or if the first one was cut off, ends the first session. One that
    resumes the session goes on with its server.

@@ -68,7 +68,10 @@ NETWORK: Final = ("tcp", "tls")
 _WRITE_LIMIT: Final = 64 * 1024
 #: Buffers below so many bytes are joined where a loop writes one at a time.
 _JOINED: Final = 64 * 1024
-#: Seconds for the handshake of TLS: as long as a peer that proved nothing may take at all.
+#: Seconds that an address of a host has before the next is tried beside it; RFC 8305 has it.
+_HEAD_START: Final = 0.25
+#: Seconds for the handshake of TLS, which the loop makes before there is a handler; nothing but
+#: this bounds who is at it.
 _TLS_HANDSHAKE: Final = 5.0
 #: The number of TLS 1.2, the oldest version that is spoken.
 _TLS_1_2: Final = 0x0303
@@ -78,6 +81,10 @@ _PEER_CREDENTIALS: Final = (
     (socket.SOL_SOCKET, socket.SO_PEERCRED) if hasattr(socket, "SO_PEERCRED") else (0, 1)
 )
 _ROOT: Final = 0
+#: Where Linux tells how many bytes the other end has acknowledged: `tcpi_bytes_acked` of its
+#: `tcp_info`, the last field that is asked for.
+_BYTES_ACKED: Final = 120
+_TCP_INFO_SIZE: Final = _BYTES_ACKED + 8
 
 
 class Handler(Protocol):
@@ -133,7 +140,8 @@ class Connection(ABC):
         scheme: "unix", "memory", "tcp" or "tls".
         peer: who is at the other end, for messages: `127.0.0.1:41234`, a path, `user 1000`.
         stall_timeout: seconds that the peer may read nothing while something waits for it,
-            before it is cut off; None waits for ever. The handler sets it.
+            before it is cut off (looked at once in so many seconds, so within two of them);
+            None waits for ever. The handler sets it.
     """
 
     _handler: Handler
@@ -243,18 +251,6 @@ class Connection(ABC):
         data = self._handler.outgoing()
         if data:
             self._write(data)
-
-    def _pause(self) -> None:
-        self._paused = True
-        if self.stall_timeout is not None and not self.closing:
-            self._stall = self._loop.call_later(
-                self.stall_timeout, self.abort, context=self._context
-            )
-
-    def _resume(self) -> None:
-        self._paused = False
-        self._forget_stall()
-        self.wake()
 
     def _forget_stall(self) -> None:
         if self._stall is not None:
@@ -641,10 +637,40 @@ class _StreamConnection(Connection, asyncio.Protocol):
         self._take(data)
 
     def pause_writing(self) -> None:
-        self._pause()
+        self._paused = True
+        if self.stall_timeout is not None and not self.closing:
+            self._watch(self.stall_timeout)
 
     def resume_writing(self) -> None:
-        self._resume()
+        self._paused = False
+        self._forget_stall()
+        self.wake()
+
+    def _watch(self, seconds: float) -> None:
+        """Looks whether the peer reads: in so many seconds, and again while it does."""
+        before = self._untaken()
+
+        def look() -> None:
+            if not self.closing and self._untaken() < before:
+                self._watch(seconds)
+            else:
+                self.abort()
+
+        self._stall = self._loop.call_later(seconds, look, context=self._context)
+
+    def _untaken(self) -> int:
+        """A number that falls as the peer takes what was written.
+
+        Of a network the system is asked for what it has brought across, where it tells: from
+        the transport it takes bytes in large steps, and those that TLS has encrypted unseen.
+        """
+        if self._transport is None:
+            return 0
+        if self.scheme in NETWORK and sys.platform == "linux":
+            sock = self._transport.get_extra_info("socket")
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+            return -int.from_bytes(told[_BYTES_ACKED:_TCP_INFO_SIZE], sys.byteorder)
+        return self._transport.get_write_buffer_size()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._view = None
@@ -1074,11 +1100,7 @@ async def _listen_tcp(
     tls: ssl.SSLContext | None,
     off_loopback: bool,
 ) -> Listener:
-    sock, _ = await _first(
-        at,
-        lambda family, where: _bind_tcp(at, family, where, off_loopback),
-        f"{at} cannot be listened on",
-    )
+    sock = await _bind_first(at, off_loopback)
     bound = Address(at.scheme, at.name, sock.getsockname()[1])
     listener = _StreamListener(bound, accept, close_timeout)
     await listener.serve(sock, tls)
@@ -1086,7 +1108,7 @@ async def _listen_tcp(
 
 
 async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> Connection:
-    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    sock, where = await _reach_first(at)
     try:
         connection = _Connecting(at, endpoint(*where[:2]), handler, close_timeout)
         return await _take_over(at, sock, connection)
@@ -1097,7 +1119,7 @@ async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> C
 async def _connect_tls(
     at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext
 ) -> Connection:
-    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    sock, where = await _reach_first(at)
     try:
         connection = _ConnectingWithTls(at, endpoint(*where[:2]), handler, close_timeout)
         return await _take_over_with_tls(at, sock, connection, tls)
@@ -1111,23 +1133,100 @@ async def _connect_tls(
         ) from error
 
 
-async def _first(
-    at: Address,
-    attempt: Callable[[socket.AddressFamily, Any], Awaitable[socket.socket]],
-    failure: str,
-) -> tuple[socket.socket, Any]:
-    """The socket for the first address of a host with which an attempt succeeds, and that."""
+async def _bind_first(at: Address, off_loopback: bool) -> socket.socket:
+    """A socket that is bound to the first address of a host that can be listened on."""
     failed: OSError | None = None
+    for family, where in await _addresses(at):
+        try:
+            return _bind_tcp(at, family, where, off_loopback)
+        except OSError as error:
+            failed = error
+    raise _unusable(f"{at} cannot be listened on", failed)
+
+
+async def _reach_first(at: Address) -> tuple[socket.socket, Any]:
+    """A socket that is connected to the first address of a host that answers, and that."""
+    left = deque(_alternating(await _addresses(at)))
+    racing: dict[asyncio.Task[socket.socket], Any] = {}
     try:
-        for family, where in await _resolve(at):
+        sock, where = await _race(at, left, racing)
+    finally:
+        cancelled = await _give_up(racing)
+    if cancelled:
+        sock.close()
+        raise asyncio.CancelledError
+    return sock, where
+
+
+async def _race(
+    at: Address,
+    left: deque[tuple[socket.AddressFamily, Any]],
+    racing: dict[asyncio.Task[socket.socket], Any],
+) -> tuple[socket.socket, Any]:
+    """Tries each address with a head start before the next one is tried beside it (RFC 8305).
+
+    One that does not answer keeps nobody from the others. Those that lost are left in `racing`.
+    """
+    failed: OSError | None = None
+    while left or racing:
+        if left:
+            family, where = left.popleft()
+            racing[asyncio.get_running_loop().create_task(_reach(family, where))] = where
+        await asyncio.wait(
+            racing,
+            timeout=_HEAD_START if left else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in [task for task in racing if task.done()]:
+            where = racing.pop(task)
             try:
-                return await attempt(family, where), where
+                return task.result(), where
             except OSError as error:
                 failed = error
-    except (OSError, UnicodeError) as error:  # of the name
+    raise _unusable(f"Nobody answers at {at}", failed)
+
+
+async def _give_up(racing: dict[asyncio.Task[socket.socket], Any]) -> bool:
+    """Ends what has lost, to its end; says whether it was cancelled meanwhile."""
+    for task in racing:
+        task.cancel()
+    cancelled = False
+    while not all(task.done() for task in racing):
+        try:
+            await asyncio.wait(racing)
+        except asyncio.CancelledError:
+            cancelled = True
+    for task in racing:
+        if not task.cancelled() and task.exception() is None:
+            task.result().close()
+    return cancelled
+
+
+def _unusable(failure: str, error: OSError | None) -> ConnectionLost:
+    """Says why none of the addresses of a host can be used; it raised the last error."""
+    lost = ConnectionLost(
+        f"{failure}: {'it has no address' if error is None else _why(error)}."
+    )
+    lost.__cause__ = error
+    return lost
+
+
+def _alternating(
+    found: list[tuple[socket.AddressFamily, Any]],
+) -> list[tuple[socket.AddressFamily, Any]]:
+    """The same addresses, one of IPv6 and one of IPv4 in turn, the best first."""
+    first = [each for each in found if each[0] == found[0][0]]
+    second = [each for each in found if each[0] != found[0][0]]
+    both = min(len(first), len(second))
+    turns = [each for pair in zip(first, second, strict=False) for each in pair]
+    return turns + first[both:] + second[both:]
+
+
+async def _addresses(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
+    try:
+        return await _resolve(at)
+    except (OSError, UnicodeError) as error:
         raise ConnectionLost(f"The host of {at} is unknown: {_why(error)}.") from error
-    why = "it has no address" if failed is None else _why(failed)
-    raise ConnectionLost(f"{failure}: {why}.") from failed
 
 
 async def _resolve(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
@@ -1157,7 +1256,7 @@ async def _reach(family: socket.AddressFamily, where: Any) -> socket.socket:
     return sock
 
 
-async def _bind_tcp(
+def _bind_tcp(
     at: Address, family: socket.AddressFamily, where: Any, off_loopback: bool
 ) -> socket.socket:
     if not (off_loopback or is_loopback(where[0])):
