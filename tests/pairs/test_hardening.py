@@ -152,7 +152,8 @@ async def test_steps_that_nobody_takes_become_one_update(tcp: House) -> None:
     for _ in range(2000):
         tcp.source.add1("Knocked")
     assert server._session.queued < 10_000
-    server._connection._resume()
+    server._connection._paused = False
+    server._connection.wake()
     await client.source.when_time(["Knocked"], [tcp.source.tick("Knocked")])
     assert client.source.time() == tcp.source.time()
 

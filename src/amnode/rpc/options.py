@@ -29,8 +29,8 @@ class RpcOptions(msgspec.Struct, frozen=True):
         connect_timeout: seconds for a client to get a connection. Default 5, more than 0: on
             one host a connection that takes longer comes from a listener that is stuck.
         handshake_timeout: seconds from the connection to the end of the handshake, at either
-            end. Default 5, more than 0: half-open connections cost memory, so they end. Over TLS
-            it begins when that is agreed, which may take 5 more.
+            end. Default 5, more than 0: half-open connections cost memory, so they end. Over
+            TLS it begins when that is agreed, which may take 5 more.
         pending_limit: connections of one listener that have not shaken hands yet. Default 64,
             at least 1: past it the oldest one is closed, so that strangers cost bounded memory.
             Those that have not agreed on TLS yet are not counted.
