@@ -33,6 +33,7 @@ OF_A_WORKER = {
     "amnode.node.class_name",
     "amnode.node.jobs",
     "amnode.node.names",
+    "amnode.node.outside",
     "amnode.node.policy",
     "amnode.node.policy.lease",
     "amnode.node.policy.options",

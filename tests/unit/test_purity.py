@@ -45,7 +45,7 @@ KINDS = {
     OUTSIDE: """
         rpc/  transport
         launch/  command entry process
-        node/  class_name private_directory
+        node/  class_name outside private_directory
     """,
 }
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -60,6 +58,7 @@ from amnode.node.names import (
     super_client_id,
     worker_client_id,
 )
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy.lease import ClientLeases
 from amnode.node.policy.options import (
     ClientOptions,
@@ -108,6 +107,7 @@ class Client:
         addrs: of supervisors, in the order to try; makes `async with` start the client.
         token: what the supervisors ask for.
         opts: see `ClientOptions`.
+        outside: what it touches beside its loop; the system, by default.
 
     Attributes:
         machine: the client's states.
@@ -132,13 +132,15 @@ class Client:
         addrs: Sequence[str] = (),
         token: bytes = b"",
         opts: ClientOptions | None = None,
+        outside: Outside = REAL,
     ) -> None:
         if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
-        self._instance = f"{id}.{secrets.token_hex(4)}"
+        self._outside = outside
+        self._instance = f"{id}.{outside.entropy(4).hex()}"
         self.machine = Machine(ClientStates, id=f"nc-{id}")
         self.machine.bind(self)
         self.super_addr = ""
@@ -226,7 +228,7 @@ class Client:
             raise LeaseError(f"Client {self.name} is not started.")
         given = checked_wait("timeout", timeout, least=0.0)
         wait = self.opts.request_wait if given is None else given
-        request_id = secrets.token_hex(8)
+        request_id = self._outside.entropy(8).hex()
         deadline = self._now() + wait
         scope = asyncio.timeout(wait)
         try:
@@ -292,6 +294,8 @@ class Client:
             schema=self.schema,
             consumer=self.machine,
             on_lost=partial(self._worker_lost, grant),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
         opening = self._unsettle(self._open(rpc))
@@ -444,7 +448,7 @@ class Client:
             if lost is None:
                 failures += 1
                 pause = min(_BACK_OFF_CAP, _BACK_OFF_BASE * 2**failures)
-                await asyncio.sleep(random.random() * pause)  # full jitter
+                await asyncio.sleep(self._outside.draw() * pause)  # full jitter
                 continue
             failures = 0
             await lost
@@ -462,6 +466,8 @@ class Client:
                 consumer=self.machine,
                 on_payload=self._super_payload,
                 on_lost=self._super_lost,
+                transport=self._outside.transport,
+                entropy=self._outside.entropy,
             )
             mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))
             try:

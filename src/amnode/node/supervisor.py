@@ -22,8 +22,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-import secrets
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -44,7 +42,6 @@ from amnode.launch.process import Launcher
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
 from amnode.node.args import (
     Denied,
     Grant,
@@ -59,6 +56,7 @@ from amnode.node.args import (
 from amnode.node.class_name import name_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy import crash, events
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.options import SupervisorOptions, checked, checked_token
@@ -110,6 +108,8 @@ class Supervisor:
         public_addr: where clients connect; a Unix socket in a private directory by default.
         opts: see `SupervisorOptions`; its `size` is the pool's.
         launcher: how processes come to be; by command, by default.
+        outside: what it touches beside its loop and its processes; the system, by default.
+        on_decided: told of each event that the core was told, with what it said; for tests.
 
     Attributes:
         machine: the supervisor's states.
@@ -133,12 +133,16 @@ class Supervisor:
         public_addr: str = "",
         opts: SupervisorOptions | None = None,
         launcher: Launcher | None = None,
+        outside: Outside = REAL,
+        on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or _COMMAND
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
-        self.token = checked_token(token) if token else secrets.token_bytes(32)
+        self._outside = outside
+        self._on_decided = on_decided
+        self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
@@ -153,13 +157,13 @@ class Supervisor:
             )
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._launcher = launcher or CommandLauncher()
-        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
+        prefix = f"nw-{self.worker_kind.lower()}-{outside.entropy(3).hex()}"
         self._core = PoolCore(
             self.opts,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
             name_worker=lambda number: f"{prefix}-{number}",
-            draw=random.random,
+            draw=outside.draw,
         )
         self._directory: Path | None = None
         self._lock: int | None = None
@@ -186,6 +190,11 @@ class Supervisor:
         return self.public_mux.address
 
     @property
+    def core(self) -> PoolCore:
+        """The pool's data and decisions; to be looked at, never to be told."""
+        return self._core
+
+    @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
         """The connections of clients, by client id."""
         return self.public_mux.servers if self.public_mux is not None else {}
@@ -202,7 +211,7 @@ class Supervisor:
         if self._ended is not None:
             raise PoolError(f"Supervisor {self.name} was started before; make a new one.")
         self._ended = asyncio.get_running_loop().create_future()
-        path, self._lock = private_directory.create()
+        path, self._lock = self._outside.files.create()
         self._directory = Path(path)
         started = False
         try:
@@ -329,6 +338,8 @@ class Supervisor:
             on_connected=self._client_came,
             on_disconnected=self._client_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         self.local_rpc = Mux(
             self.machine,
@@ -336,6 +347,8 @@ class Supervisor:
             name=f"{self.name}-local",
             exposure=_LOCAL,
             secret_of=lambda _client, _role: self.token,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         return self.public_mux, self.local_rpc
 
@@ -356,8 +369,7 @@ class Supervisor:
 
     def _remove_directory(self) -> None:
         if self._directory is not None and self._lock is not None:
-            private_directory.remove(str(self._directory))
-            os.close(self._lock)
+            self._outside.files.remove(str(self._directory), self._lock)
             self._lock = None
 
     # -- the core --------------------------------------------------------------------------
@@ -370,7 +382,11 @@ class Supervisor:
         self._busy = True
         try:
             while self._inbox:
-                for action in self._core.handle(self._inbox.popleft(), self._now()):
+                event = self._inbox.popleft()
+                actions = self._core.handle(event, self._now())
+                if self._on_decided is not None:
+                    self._on_decided(event, actions)
+                for action in actions:
                     self._do(action)
                 self._publish()
         finally:
@@ -449,6 +465,7 @@ class Supervisor:
             schema=self._schema,
             opts=self.opts,
             tell=self._heard,
+            outside=self._outside,
         )
         self.machine.add1(S.SetWorker, _WorkerArgs(args.worker_id, link=link))
         self._start_step(args.worker_id, self._bootstrap(link))
@@ -638,7 +655,7 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = secrets.token_bytes(32)
+        secret = self._outside.entropy(32)
         self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(

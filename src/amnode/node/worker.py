@@ -26,7 +26,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 import msgspec
@@ -47,7 +46,6 @@ from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
 from amnode.node.args import (
     NodeRpcArgs,
     ReleasingArgs,
@@ -62,6 +60,7 @@ from amnode.node.args import (
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.states import BootstrapStates, WorkerStates
@@ -101,6 +100,7 @@ class Worker:
         schema: the states, an extension of `WorkerStates`; by default the class attribute.
         names: an order of the states other than the schema's.
         opts: see `WorkerOptions`.
+        outside: what it touches beside its loop; the system, by default.
 
     A class may define handlers for its own states, and extend those that are here if it calls
     the inherited one too.
@@ -116,8 +116,10 @@ class Worker:
         names: Sequence[str] = (),
         *,
         opts: WorkerOptions | None = None,
+        outside: Outside = REAL,
     ) -> None:
         self.opts = checked(opts, WorkerOptions)
+        self._outside = outside
         self._machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
         self._machine.bind(self)
         self._name = ""
@@ -264,6 +266,8 @@ class Worker:
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         self.public_rpc = Mux(
             machine,
@@ -274,6 +278,8 @@ class Worker:
             admit=self._admit,
             on_connected=self._client_came,
             on_disconnected=self._client_left,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         try:
             await self.local_rpc.start()
@@ -301,6 +307,8 @@ class Worker:
             id=handshake_id(self.machine.id),
             secret=boot.secret,
             schema=BootstrapStates.schema(),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
         await client.start()
         try:
@@ -323,7 +331,7 @@ class Worker:
             if mux is not None:
                 await mux.stop()
         if self._exit_code == EXIT_ORPHAN:
-            private_directory.remove_abandoned(self._directory, self.name)
+            self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(self._exit_code)
 
@@ -674,15 +682,12 @@ class Worker:
         """Ends the process at once, whatever is going on in it."""
         try:
             self._last_words(reason)
-            sys.stdout.flush()
         finally:
-            os._exit(code)
+            self._outside.end_process(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
-        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
-            sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
-            sys.stderr.flush()
+        self._outside.say(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -8,7 +8,6 @@ that the link ever opened.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from amnode.node.args import (
 )
 from amnode.node.bootstrap import Bootstrap
 from amnode.node.names import handshake_id
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.states import WorkerStates
@@ -62,6 +62,7 @@ class WorkerLink:
         schema: of the worker.
         opts: the supervisor's.
         tell: takes events for the core.
+        outside: what it touches.
 
     Attributes:
         process: once it runs.
@@ -78,6 +79,7 @@ class WorkerLink:
         schema: Schema,
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
+        outside: Outside = REAL,
     ) -> None:
         self.worker_id = worker_id
         self.name = name
@@ -90,7 +92,8 @@ class WorkerLink:
         self._schema = schema
         self._opts = opts
         self._tell = tell
-        self._local_secret = secrets.token_bytes(32)
+        self._outside = outside
+        self._local_secret = outside.entropy(32)
         self._ready = False
         self._error_ticks: dict[str, int] = {}
         self._closed = False
@@ -105,9 +108,13 @@ class WorkerLink:
         Raises:
             RpcError: it cannot be opened.
         """
-        secret = secrets.token_bytes(32)
+        secret = self._outside.entropy(32)
         self.bootstrap = Bootstrap(
-            self.name, f"unix:{self._directory / self.name}.b", secret, on_call
+            self.name,
+            f"unix:{self._directory / self.name}.b",
+            secret,
+            on_call,
+            outside=self._outside,
         )
         await self.bootstrap.start()
         return secret
@@ -211,6 +218,8 @@ class WorkerLink:
             states=_FOLLOWED,
             on_payload=self._payload,
             on_lost=self._lost,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
         )
 
     # -- what the worker says --------------------------------------------------------------
@@ -323,7 +332,7 @@ class WorkerLink:
         """
         self._closed = True
         for end in ("log", "l", "p"):
-            (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)
+            self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()
