@@ -423,6 +423,8 @@ class Supervisor:
             S.PoolNormalized: view.normalized,
             S.WorkersAvailable: view.workers_available,
         }
+        if not view.broken and machine.is1(S.ErrPool):  # first: it keeps PoolNormalized out
+            machine.remove((S.ErrPool, S.Exception))
         off = [name for name, on in shown.items() if not on and machine.is1(name)]
         if off:
             machine.remove(off)
@@ -431,8 +433,6 @@ class Supervisor:
                 machine.add1(name)
         if view.broken and machine.not1(S.ErrPool):
             machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
-        elif not view.broken and machine.is1(S.ErrPool):
-            machine.remove((S.ErrPool, S.Exception))
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
