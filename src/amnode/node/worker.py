@@ -466,6 +466,10 @@ class Worker:
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
         self.lease.ended()
+        if (
+            self.public_rpc is not None
+        ):  # a proof of the old secret must not open the next lease
+            self.public_rpc.refuse_pending("The lease of this secret is over.")
         self._arm()
         self._tell()
         if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):
