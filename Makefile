@@ -58,8 +58,16 @@ sim-bugs: $(DEV)  ## every bug that is planted into the simulation, the rare one
 .PHONY: bench
 bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py
+	$(PY) benchmarks/rpc.py
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
+
+# More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
+FUZZ ?=
+
+.PHONY: fuzz
+fuzz: $(DEV)  ## a minute of hostile bytes against both sides of a connection
+	$(PY) -m tests.fuzz $(FUZZ)
 
 .PHONY: clean
 clean:  ## remove all that make and the tools created

@@ -10,15 +10,13 @@ it exists. Both take turns in one run, so that they see the same machine.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, cast
 
 from amnode import (
     Client,
@@ -35,9 +33,11 @@ from amnode.rpc.protocol.wire import Mutate, to_frame, to_raw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, from anywhere
 
+from benchmarks.echo import EchoClient, connected
 from benchmarks.harness import Case, Run, measure, table
+from benchmarks.processes import run, started
 
-HEADER = 4  # bytes of a frame's length
+ECHO = Path(__file__).with_name("echo.py")
 REPEATS = 100  # enough calls for a 99th percentile
 
 
@@ -52,79 +52,14 @@ class Squares(Worker):
 # -- the baseline --------------------------------------------------------------------------
 
 
-class Frames(asyncio.Protocol):
-    """Cuts what arrives into frames, and does nothing else."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._data = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are writable, but no subclasses of asyncio.Transport
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        while len(self._data) >= HEADER:
-            end = HEADER + int.from_bytes(self._data[:HEADER], "little")
-            if len(self._data) < end:
-                return
-            frame = bytes(self._data[:end])
-            del self._data[:end]
-            self.received(frame)
-
-    def received(self, frame: bytes) -> None:
-        raise NotImplementedError
-
-
-class EchoServer(Frames):
-    def received(self, frame: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(frame)
-
-
-class EchoClient(Frames):
-    def __init__(self) -> None:
-        super().__init__()
-        self._answer: asyncio.Future[bytes] | None = None
-
-    def call(self, frame: bytes) -> asyncio.Future[bytes]:
-        assert self.transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(frame)
-        return self._answer
-
-    def received(self, frame: bytes) -> None:
-        assert self._answer is not None
-        self._answer.set_result(frame)
-
-
-async def serve_echo(path: str) -> None:
-    """The other process of the baseline: echoes until its input is closed."""
-    server = await asyncio.get_running_loop().create_unix_server(EchoServer, path)
-    async with server:
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
 @contextlib.asynccontextmanager
 async def open_echo() -> AsyncGenerator[EchoClient]:
     with tempfile.TemporaryDirectory(prefix="am-") as directory:
-        path = str(Path(directory) / "echo")
-        pipe = asyncio.subprocess.PIPE
-        server = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, "--echo", path, stdin=pipe, stdout=pipe
-        )
-        assert server.stdin is not None and server.stdout is not None
-        try:
-            await server.stdout.readline()
-            loop = asyncio.get_running_loop()
-            transport, client = await loop.create_unix_connection(EchoClient, path)
+        async with (
+            started(ECHO, f"unix:{directory}/echo") as server,
+            connected(server.ready) as client,
+        ):
             yield client
-            transport.close()
-        finally:
-            server.stdin.close()
-            await server.wait()
 
 
 def frame_of_a_call(worker: LeasedWorker) -> bytes:
@@ -140,13 +75,13 @@ def frame_of_a_call(worker: LeasedWorker) -> bytes:
 def recorded(call: Callable[[int], Awaitable[object]], times: list[float]) -> Run:
     """Makes calls one after the other, and notes the seconds of each."""
 
-    async def run(count: int) -> None:
+    async def run_calls(count: int) -> None:
         for n in range(count):
-            started = time.perf_counter()
+            before = time.perf_counter()
             await call(n)
-            times.append(time.perf_counter() - started)
+            times.append(time.perf_counter() - before)
 
-    return run
+    return run_calls
 
 
 async def main() -> None:
@@ -175,18 +110,5 @@ async def main() -> None:
         )
 
 
-def run(program: Coroutine[Any, Any, None]) -> None:
-    """On uvloop where it exists, as the workers do."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(program)
-    else:
-        uvloop.run(program)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--echo"]:
-        run(serve_echo(sys.argv[2]))
-    else:
-        run(main())
+    run(main())

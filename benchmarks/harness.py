@@ -7,7 +7,11 @@ table has their median.
     compare("a kernel", [Case("add1", add_many, "bare call", call_many, goal=4)])
     await compare_async("a call", [Case("echo", echo_many, "bare echo", bare_many)])
 
-`figures` prints what is no ratio, such as memory, beside its goal.
+`figures` prints what is no ratio, such as memory, beside its goal. `take_turns` is for calls of
+which the percentiles are asked for: each is timed, and all who take part have a turn in every
+round, the first of them being what the others are divided by.
+
+    standings("a call", await take_turns([Contender("bare", echo), Contender("ours", call)]))
 
 What is run takes a number and does its work that often; it may be async. What only computes is
 best measured with `clock=time.process_time`, which does not count the time that others had.
@@ -21,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
-from statistics import median
+from statistics import median, quantiles
 from typing import TypeAlias
 
 Run: TypeAlias = Callable[[int], Awaitable[object] | object]
@@ -85,8 +89,105 @@ def figures(title: str, rows: Sequence[Figure]) -> None:
     print(f"{title:44} {'':>21} {'value':>7} {'goal':>6}")
     for row in rows:
         goal = "" if row.goal is None else f"{row.goal:g}"
-        mark = " over" if row.goal is not None and row.value > row.goal else ""
+        mark = _mark(row.value, row.goal)
         print(f"  {row.name:42} {row.unit:>21} {row.value:>7.1f} {goal:>6}{mark}")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to call beside others.
+
+    Attributes:
+        name: of it.
+        call: does it once; may be async.
+        goal: the ratio that it should not exceed; None where there is none.
+        per: how much one call does; its time is divided by that.
+    """
+
+    name: str
+    call: Callable[[], Awaitable[object] | object]
+    goal: float | None = None
+    per: int = 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What was measured of one.
+
+    Attributes:
+        contender: whose it is.
+        p50: seconds.
+        p99: seconds.
+        ratio: of the medians of a round; the median over the rounds.
+        quiet: of the 10th percentiles: those calls had the cores for themselves.
+    """
+
+    contender: Contender
+    p50: float
+    p99: float
+    ratio: float
+    quiet: float
+
+
+async def take_turns(
+    contenders: Sequence[Contender], *, rounds: int = 20, count: int = 50
+) -> list[Standing]:
+    """Calls each `count` times in each of the rounds; the first is the baseline of all."""
+    for each in contenders:
+        await _call_often(each, 2 * count)  # warm
+    times: dict[str, list[list[float]]] = {each.name: [] for each in contenders}
+    gc.collect()
+    gc.freeze()
+    try:
+        for _ in range(rounds):
+            gc.collect()
+            for each in contenders:
+                times[each.name].append(await _call_often(each, count))
+    finally:
+        gc.unfreeze()
+    base = times[contenders[0].name]
+    return [standing(each, times[each.name], base) for each in contenders]
+
+
+def standing(
+    contender: Contender, turns: Sequence[Sequence[float]], base: Sequence[Sequence[float]]
+) -> Standing:
+    """From the times of each turn, and those of the baseline in the same rounds."""
+    every = _percentiles(turns)
+    pairs = zip(turns, base, strict=True)
+    ratio = median(median(turn) / median(other) for turn, other in pairs)
+    return Standing(contender, every[49], every[98], ratio, every[9] / _percentiles(base)[9])
+
+
+def _percentiles(turns: Sequence[Sequence[float]]) -> list[float]:
+    return quantiles((time for turn in turns for time in turn), n=100, method="inclusive")
+
+
+def standings(title: str, rows: Sequence[Standing]) -> None:
+    """Prints them as a table."""
+    print(f"{title:44} {'p50':>10} {'p99':>10} {'ratio':>7} {'quiet':>7} {'goal':>6}")
+    for row in rows:
+        goal = "" if row.contender.goal is None else f"{row.contender.goal:g}"
+        mark = _mark(row.ratio, row.contender.goal)
+        print(
+            f"  {row.contender.name:42} {_duration(row.p50):>10} {_duration(row.p99):>10}"
+            f" {row.ratio:>7.2f} {row.quiet:>7.2f} {goal:>6}{mark}"
+        )
+
+
+async def _call_often(contender: Contender, count: int) -> list[float]:
+    call, clock, times = contender.call, time.perf_counter, [0.0] * count
+    gc.disable()
+    try:
+        for n in range(count):
+            started = clock()
+            running = call()
+            if isawaitable(running):
+                await running
+            times[n] = (clock() - started) / contender.per
+    finally:
+        gc.enable()
+    return times
 
 
 async def measure(
@@ -136,7 +237,7 @@ def table(title: str, rows: Sequence[Row]) -> str:
     lines = [f"{title:44} {'time':>10} {'baseline':>10} {'ratio':>7} {'goal':>6}"]
     for row in rows:
         goal = "" if row.case.goal is None else f"{row.case.goal:g}"
-        mark = " over" if row.case.goal is not None and row.ratio > row.case.goal else ""
+        mark = _mark(row.ratio, row.case.goal)
         lines.append(
             f"  {row.case.name:42} {_duration(row.seconds):>10}"
             f" {_duration(row.baseline_seconds):>10} {row.ratio:>7.1f} {goal:>6}{mark}"
@@ -169,6 +270,10 @@ async def _timed(run: Run | Setup, count: int, clock: Clock) -> float:
         return clock() - started
     finally:
         gc.enable()
+
+
+def _mark(value: float, goal: float | None) -> str:
+    return " over" if goal is not None and value > goal else ""
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
@@ -24,6 +25,7 @@ from amnode.node.policy.options import (
     table,
 )
 from amnode.node.states import BootstrapStates, ClientStates, SupervisorStates, WorkerStates
+from amnode.rpc.options import RpcOptions
 
 HERE = Path(__file__).parent
 
@@ -56,6 +58,7 @@ def options_page() -> str:
             "Every option, as the code has it. Times are seconds. A value that cannot work is "
             "refused when the options are made, by an `OptionError` that names it.",
             *(line for cls, intro in OPTIONS.items() for line in _options(cls, intro)),
+            *_rpc_options(),
             "",
         ]
     )
@@ -68,6 +71,19 @@ def _options(cls: type, intro: str) -> Iterator[str]:
     for row in table(cls):
         default, why = _value(row, row.default), row.bounds.why
         yield f"| `{row.name}` | {default} | {_least(row)} | {why} |"
+
+
+def _rpc_options() -> Iterator[str]:
+    """The limits of a connection, whose docstring says all of each."""
+    doc = inspect.getdoc(RpcOptions) or ""
+    entries = doc.split("Attributes:\n")[1].split("\nRaises:")[0]
+    yield from ("", "## RpcOptions", "", "`RpcClient(..., options=RpcOptions(...))`, `Mux`")
+    yield from ("likewise; see [remote machines](remote.md).", "")
+    yield from ("| option | what it is |", "|---|---|")
+    for entry in re.split(r"\n {4}(?=\w+: )", "\n" + textwrap.indent(entries.rstrip(), "")):
+        name, _, text = entry.strip().partition(": ")
+        if name:
+            yield f"| `{name}` | {' '.join(text.split())} |"
 
 
 def _value(row: Option, value: float | None) -> str:

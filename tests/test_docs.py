@@ -25,12 +25,14 @@ PROGRAMS = [
     ("README.md", 0),
     ("docs/concepts.md", 0),
     *(("docs/machine.md", k) for k in range(4)),
+    *(("docs/remote.md", k) for k in range(2)),
 ]
 
 
-def test_every_program_of_a_page_is_run() -> None:
-    page = (ROOT / "docs/machine.md").read_text(encoding="utf-8")
-    assert len(EXAMPLE.findall(page)) == page.count("```python") == 4
+@pytest.mark.parametrize(("name", "count"), [("docs/machine.md", 4), ("docs/remote.md", 2)])
+def test_every_program_of_a_page_is_run(name: str, count: int) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert len(EXAMPLE.findall(page)) == page.count("```python") == count
 
 
 @pytest.mark.parametrize(("page", "number"), PROGRAMS)

@@ -75,6 +75,13 @@ if TYPE_CHECKING:
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
+    from amnode.rpc.client import PayloadArgs, RpcClient
+    from amnode.rpc.exposure import Exposure
+    from amnode.rpc.mux import Mux
+    from amnode.rpc.network_machine import NetworkMachine
+    from amnode.rpc.options import RpcOptions
+    from amnode.rpc.origin import Deferred, Origin
+    from amnode.rpc.transport import StreamTransport
 
 _HOME = {
     "amnode.errors": (
@@ -142,6 +149,13 @@ _HOME = {
     "amnode.node.listing": ("WorkerRow", "WorkerState"),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
+    "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
+    "amnode.rpc.exposure": ("Exposure",),
+    "amnode.rpc.mux": ("Mux",),
+    "amnode.rpc.network_machine": ("NetworkMachine",),
+    "amnode.rpc.options": ("RpcOptions",),
+    "amnode.rpc.origin": ("Deferred", "Origin"),
+    "amnode.rpc.transport": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -157,8 +171,10 @@ __all__ = [
     "ClientStates",
     "ConnectionLost",
     "ContextExpiredError",
+    "Deferred",
     "DeliveryError",
     "Event",
+    "Exposure",
     "Group",
     "HandlerTimeoutError",
     "Handlers",
@@ -179,15 +195,21 @@ __all__ = [
     "MachineDisposedError",
     "MachineError",
     "MachineLog",
+    "Mux",
+    "NetworkMachine",
     "NotSyncedError",
     "OptionError",
+    "Origin",
     "Outcome",
+    "PayloadArgs",
     "PoolError",
     "PoolSize",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
+    "RpcClient",
     "RpcError",
+    "RpcOptions",
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
@@ -198,6 +220,7 @@ __all__ = [
     "StateUnknownError",
     "States",
     "Story",
+    "StreamTransport",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",

@@ -172,9 +172,18 @@ class RpcTimeoutError(RpcError, TimeoutError):
 
 
 class ConnectionLost(RpcError, ConnectionError):
-    """The connection is gone; a call that was not answered may have run or not."""
+    """The connection is gone for good.
 
-    outcome = Outcome.UNKNOWN
+    Attributes:
+        outcome: what is known of the call that it ended, one of `Outcome`: *not run* if it had
+            never left, else *unknown*.
+    """
+
+    wire_fields = ("outcome",)
+
+    def __init__(self, message: str, *, outcome: Outcome = Outcome.UNKNOWN) -> None:
+        super().__init__(message)
+        self.outcome = Outcome(outcome)
 
 
 # -- processes, pool, workers ----------------------------------------------------------

@@ -19,7 +19,7 @@ from amnode.machine.schema import Schema, State
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.auth import Prover, Transcript, prove
-from amnode.rpc.protocol.session import Closed, Greeted, Phase
+from amnode.rpc.protocol.session import Admitted, Closed, Greeted, Phase
 from amnode.rpc.protocol.wire import Role
 from tests.pairs.session_pair import (
     CLIENT_NONCE,
@@ -30,6 +30,7 @@ from tests.pairs.session_pair import (
     Source,
     deliver,
     opened_of,
+    sent_by,
 )
 
 
@@ -49,7 +50,7 @@ def failed(pair: Pair) -> RpcError:
 
 def test_a_client_that_knows_the_secret_gets_the_schema_and_the_time() -> None:
     source = Source()
-    source.ticks, source.queue_tick, source.machine_tick = [1, 2, 1, 0, 4], 9, 3
+    source.now, source.queue_tick, source.machine_tick = [1, 2, 1, 0, 4], 9, 3
     pair = Pair(source=source)
     pair.exchange()
     assert pair.seen_by_server[0] == Greeted("rc-me", Role.CONTROLLER)
@@ -91,7 +92,7 @@ def test_a_subscription_to_a_state_that_does_not_exist_is_refused_by_name() -> N
 
 def test_selected_states_alone_are_told() -> None:
     source = Source()
-    source.ticks = [1, 2, 3, 4, 5]
+    source.now = [1, 2, 3, 4, 5]
     pair = Pair(source=source, states=["Knocked", "Open"])
     pair.exchange()
     assert opened_of(pair.seen_by_client).pairs == [0, 1, 3, 4]
@@ -110,15 +111,15 @@ def test_a_wrong_secret_and_an_unknown_client_get_the_same_bytes() -> None:
 
 def test_a_server_without_the_secret_is_found_out_and_learns_nothing_of_the_schema() -> None:
     pair = Pair(known={"rc-me": SECRET}, schema=Door.schema())
-    hello = pair.client.to_send()
+    hello = sent_by(pair.client)
     deliver(pair.server, hello)
-    deliver(pair.client, pair.server.to_send())
-    before = pair.client.to_send()  # the proof
+    deliver(pair.client, sent_by(pair.server))
+    before = sent_by(pair.client)  # the proof
     assert b"Open" not in before
     fake = wire.to_frame(wire.Welcome(b"\x00" * 32))
     closed = end_of(deliver(pair.client, fake))
     assert isinstance(closed.error, AuthError)
-    said = wire.from_frame(pair.client.to_send()[4:])
+    said = wire.from_frame(sent_by(pair.client)[4:])
     assert isinstance(said, wire.Failure)
 
 
@@ -146,15 +147,18 @@ def transcript(**changes: object) -> Transcript:
         ("role", Role.OBSERVER),
         ("client_id", "rc-you"),
         ("server_id", "rs-other"),
-        ("version", 2),
+        ("version", wire.VERSION - 1),
         ("client_nonce", b"\x01" * 32),
         ("server_nonce", b"\x02" * 32),
+        ("session", b"i" * 16),
+        ("resumed", True),
+        ("keepalives", (1, 0)),
     ],
 )
 def test_a_proof_over_anything_else_does_not_pass(field: str, value: object) -> None:
     pair = Pair()
-    deliver(pair.server, pair.client.to_send())
-    pair.server.to_send()
+    deliver(pair.server, sent_by(pair.client))
+    sent_by(pair.server)
     proof = prove(Prover.CLIENT, SECRET, transcript(**{field: value}))
     closed = end_of(deliver(pair.server, wire.to_frame(wire.Proof(proof))))
     assert isinstance(closed.error, AuthError)
@@ -162,8 +166,8 @@ def test_a_proof_over_anything_else_does_not_pass(field: str, value: object) -> 
     again = Pair()
     deliver(again.server, again.client.to_send())
     good = prove(Prover.CLIENT, SECRET, transcript())
-    assert not deliver(again.server, wire.to_frame(wire.Proof(good)))
-    assert again.admitted
+    (admitted,) = deliver(again.server, wire.to_frame(wire.Proof(good)))
+    assert isinstance(admitted, Admitted) and again.admitted
 
 
 def test_a_replayed_session_does_not_pass() -> None:
@@ -176,9 +180,9 @@ def test_a_replayed_session_does_not_pass() -> None:
 
 def test_a_reflected_proof_passes_neither_way() -> None:
     pair = Pair()
-    deliver(pair.server, pair.client.to_send())
-    deliver(pair.client, pair.server.to_send())
-    proof = wire.from_frame(pair.client.to_send()[4:])
+    deliver(pair.server, sent_by(pair.client))
+    deliver(pair.client, sent_by(pair.server))
+    proof = wire.from_frame(sent_by(pair.client)[4:])
     assert isinstance(proof, wire.Proof)
     reflected = wire.to_frame(wire.Welcome(proof.proof))
     assert isinstance(end_of(deliver(pair.client, reflected)).error, AuthError)
@@ -187,8 +191,8 @@ def test_a_reflected_proof_passes_neither_way() -> None:
 def test_two_interleaved_sessions_do_not_pass_with_each_others_proofs() -> None:
     one, two = Pair(), Pair(client_nonce=b"\x05" * 32, server_nonce=b"\x06" * 32)
     for pair in (one, two):
-        deliver(pair.server, pair.client.to_send())
-        deliver(pair.client, pair.server.to_send())
+        deliver(pair.server, sent_by(pair.client))
+        deliver(pair.client, sent_by(pair.server))
     proofs = one.client.to_send(), two.client.to_send()
     for pair, proof in ((one, proofs[1]), (two, proofs[0])):
         assert isinstance(end_of(deliver(pair.server, proof)).error, AuthError)
@@ -198,9 +202,13 @@ def test_a_man_in_the_middle_who_changes_any_byte_never_passes() -> None:
     seed = 20
     dice = random.Random(seed)
     passed = 0
+    first = Pair()
+    hello = sent_by(first.client)
+    deliver(first.server, hello)
+    said = len(hello) + len(sent_by(first.server))
     for _ in range(2_000):
         pair = Pair()
-        at, bit = dice.randrange(43 + 54), 1 << dice.randrange(8)
+        at, bit = dice.randrange(said), 1 << dice.randrange(8)
         carried = 0
 
         def meddle(data: bytes, at: int = at, bit: int = bit) -> bytes:
@@ -211,41 +219,52 @@ def test_a_man_in_the_middle_who_changes_any_byte_never_passes() -> None:
             carried += len(data)
             return bytes(changed)
 
-        hello = meddle(pair.client.to_send())
+        hello = meddle(sent_by(pair.client))
         deliver(pair.server, hello)
-        deliver(pair.client, meddle(pair.server.to_send()))
-        deliver(pair.server, pair.client.to_send())
+        deliver(pair.client, meddle(sent_by(pair.server)))
+        deliver(pair.server, sent_by(pair.client))
         passed += bool(pair.admitted)
     assert passed == 0, f"seed {seed}"
 
 
 def test_another_version_is_refused_before_anything_is_proved() -> None:
     pair = Pair()
-    hello = wire.Hello(2, "rc-me", Role.CONTROLLER, CLIENT_NONCE)
+    hello = wire.Hello(1, "rc-me", Role.CONTROLLER, CLIENT_NONCE, b"", 0)
     closed = end_of(deliver(pair.server, wire.to_frame(hello)))
-    assert isinstance(closed.error, RefusedError) and "version 2" in str(closed.error)
+    assert isinstance(closed.error, RefusedError) and "version 1" in str(closed.error)
     other = Pair()
-    other.client.to_send()
-    challenge = wire.Challenge(0, "rs-door", SERVER_NONCE)
+    sent_by(other.client)
+    challenge = wire.Challenge(0, "rs-door", SERVER_NONCE, False, 0)
     closed = end_of(deliver(other.client, wire.to_frame(challenge)))
     assert isinstance(closed.error, RefusedError) and "version 0" in str(closed.error)
-    assert isinstance(wire.from_frame(other.client.to_send()[4:]), wire.Failure)
+    assert isinstance(wire.from_frame(sent_by(other.client)[4:]), wire.Failure)
 
 
 # -- before trust, little is taken -------------------------------------------------------
 
 FIRST: list[wire.Message] = [
-    wire.Challenge(1, "s", b"n" * 32),
+    wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
     wire.Proof(b"p" * 32),
     wire.Welcome(b"p" * 32),
-    wire.Subscribe(b"", None),
+    wire.Subscribe(b"", None, 0, 0),
     wire.Mutate(1, 0, [0], wire.NIL),
     wire.Cancel(1),
     wire.Resync(),
     wire.Update(wire.Difference([0, 1], 1, 1)),
     wire.Snapshot(wire.ClockData(0, 0, [], 0)),
-    wire.Payload("p", wire.NIL),
+    wire.Payload(1, "p", wire.NIL),
     wire.Answer(1, wire.Outcome.EXECUTED, None, wire.NIL),
+    wire.Alive(),
+    wire.Step(wire.Difference([0, 1], 1, 1), 0, [0]),
+    wire.Ack(0, 0),
+    wire.Body(1, 1),
+    wire.Chunk(1, b"x"),
+    wire.Drop(1),
+    wire.Credit(1),
+    wire.Item(1, 1, wire.NIL),
+    wire.Allow(1, 0, 1),
+    wire.End(1, None),
+    wire.Stop(1),
 ]
 
 
@@ -256,17 +275,17 @@ def test_no_other_message_is_taken_before_the_handshake_is_done(
 ) -> None:
     pair = Pair()
     for _ in range(after):
-        deliver(pair.server, pair.client.to_send())
-        deliver(pair.client, pair.server.to_send())
+        deliver(pair.server, sent_by(pair.client))
+        deliver(pair.client, sent_by(pair.server))
     expected = [wire.Hello, wire.Proof, wire.Subscribe][after]
     if type(message) is expected:
         return
-    before = pair.source.time()
+    before = [*pair.source.now]
     events = deliver(pair.server, wire.to_frame(message))
     error = end_of(events).error
     assert isinstance(error, ProtocolError) and wire.describe(message) in str(error)
-    assert pair.source.time() == before
-    assert isinstance(wire.from_frame(pair.server.to_send()[4:]), wire.Failure)
+    assert pair.source.now == before
+    assert isinstance(wire.from_frame(sent_by(pair.server)[4:]), wire.Failure)
     assert deliver(pair.server, wire.to_frame(message)) == []  # closed for good
 
 
@@ -296,10 +315,10 @@ def test_a_handshake_may_be_split_at_every_byte(feed: str) -> None:
     for size in (1, 2, 3, 5, 7, 50):
         pair = Pair()
         while True:
-            up = pair.client.to_send()
+            up = sent_by(pair.client)
             for at in range(0, len(up), size):
                 deliver(pair.server, up[at : at + size])
-            down = pair.server.to_send()
+            down = sent_by(pair.server)
             for at in range(0, len(down), size):
                 deliver(pair.client, down[at : at + size])
             if not up and not down:
@@ -309,7 +328,7 @@ def test_a_handshake_may_be_split_at_every_byte(feed: str) -> None:
 
 def test_a_handshake_that_is_cut_at_any_byte_opens_nothing() -> None:
     whole = bytes(Pair().opened().to_server)
-    subscribe = len(wire.to_frame(wire.Subscribe(b"", None)))
+    subscribe = len(wire.to_frame(wire.Subscribe(b"", None, 0, 0)))
     for cut in range(len(whole)):
         pair = Pair()
         deliver(pair.server, whole[:cut])
@@ -320,14 +339,14 @@ def test_a_handshake_that_is_cut_at_any_byte_opens_nothing() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda synced: wire.Synced("m", ["A"], None, synced.clock),
-        lambda synced: wire.Synced("m", ["A"], synced.schema, synced.clock),
-        lambda synced: wire.Synced("m", synced.names, [], synced.clock),
+        lambda synced: wire.Synced("m", ["A"], None, None, synced.clock),
+        lambda synced: wire.Synced("m", ["A"], synced.schema, None, synced.clock),
+        lambda synced: wire.Synced("m", synced.names, [], None, synced.clock),
         lambda synced: wire.Synced(
-            "m", synced.names, synced.schema, wire.ClockData(0, 0, [0] * 5, 1)
+            "m", synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 5, 1)
         ),
         lambda synced: wire.Synced(
-            "m", synced.names, synced.schema, wire.ClockData(0, 0, [0] * 4, 0)
+            "m", synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 4, 0)
         ),
     ],
 )

@@ -31,11 +31,12 @@ from amnode.machine.schema import Schema, State
 from amnode.machine.transition import Event
 from amnode.rpc.client import PayloadArgs, RpcClient
 from amnode.rpc.mux import Mux
-from amnode.rpc.options import RpcOptions
+from amnode.rpc.options import ONE_CONNECTION, RpcOptions
 from amnode.rpc.server import Deferred, Origin, RpcServer
 from amnode.rpc.states import ConsumerStates
 from tests.pairs.driven import Door, House, Knock
 from tests.pairs.driven import house as house  # a fixture
+from tests.pairs.session_pair import sent_by
 
 
 def origin_of(event: Event) -> Origin:
@@ -238,8 +239,8 @@ async def test_a_mutation_that_is_queued_is_answered_once_it_ran(house: House) -
     mux = await house.mux()
     client = await house.connect()
     server, door = mux.servers["rc-me"], client.source
-    link = client._link
-    assert link is not None
+    link, talk = client._link, client._conversation
+    assert link is not None and talk is not None
     results: list[Any] = []
 
     class Inside:
@@ -247,13 +248,13 @@ async def test_a_mutation_that_is_queued_is_answered_once_it_ran(house: House) -
 
         def HiddenState(self, event: Event) -> None:
             results.extend((door.add1("Unlocked"), door.add1("Open"), door.add1("Closed")))
-            server.received(link.outgoing())
+            server.received(sent_by(link.session))
             assert house.source.not1("Unlocked")
 
-    link._connection, connection = None, link._connection  # so that nothing leaves by itself
+    talk._connection, connection = None, talk._connection  # so that nothing leaves by itself
     house.source.bind(Inside())
     house.source.add1("Hidden")
-    link._connection = connection
+    talk._connection = connection
     assert [await result for result in results] == [EXECUTED, EXECUTED, EXECUTED]
     assert door.is_(("Unlocked", "Closed")) and door.time() == house.source.time()
 
@@ -497,7 +498,7 @@ async def test_a_cancel_callback_that_raises_stops_nothing(house: House) -> None
 
 
 async def test_a_value_that_cannot_cross_is_an_error_at_both_ends(house: House) -> None:
-    await house.mux(options=RpcOptions(frame_limit=4096))
+    await house.mux(options=RpcOptions(body_limit=4096))
     door = (await house.connect()).source
     desk = Desk(house)
     for number, value in enumerate((object(), b"x" * 5000)):
@@ -559,10 +560,10 @@ async def test_payloads_come_in_order_with_the_states(house: House) -> None:
 
 
 async def test_a_payload_that_cannot_be_sent_is_an_error_that_says_why(house: House) -> None:
-    mux = await house.mux(options=RpcOptions(frame_limit=4096))
+    mux = await house.mux(options=RpcOptions(body_limit=4096))
     client = await house.connect()
     server = mux.servers["rc-me"]
-    with pytest.raises(DeliveryError, match="frame_limit"):
+    with pytest.raises(DeliveryError, match="body_limit"):
         server.send_payload("big", b"x" * 5000)
     with pytest.raises(DeliveryError, match="cannot be encoded"):
         server.send_payload("odd", object())
@@ -653,10 +654,12 @@ async def test_a_closed_connection_ends_everything_once(house: House) -> None:
     assert len(lost) == 1
 
 
-async def test_a_cut_connection_is_an_error_at_both_ends(house: House) -> None:
+async def test_a_connection_that_the_server_cuts_is_an_error_of_its_client(
+    house: House,
+) -> None:
     mux = await house.mux()
     lost: list[Exception] = []
-    client = await house.connect(on_lost=lost.append)
+    client = await house.connect(on_lost=lost.append, options=ONE_CONNECTION)
     server = mux.servers["rc-me"]
     wait = client.source.when1("Hidden")
     server.abort()
@@ -664,7 +667,8 @@ async def test_a_cut_connection_is_an_error_at_both_ends(house: House) -> None:
         await wait
     await house.gone.wait()
     assert len(lost) == 1
-    assert isinstance(server.machine.err, ConnectionLost)
+    assert isinstance(client.machine.err, ConnectionLost)
+    assert house.disconnected == [("rc-me", "the connection was cut here")]
 
 
 async def test_on_lost_that_raises_is_recorded(house: House) -> None:
@@ -842,6 +846,12 @@ class Mute:
     def received(self, data: bytes) -> None:
         self.got += data
 
+    def sink(self) -> None:
+        pass
+
+    def sunk(self, count: int) -> None:
+        pass
+
     def outgoing(self) -> bytes:
         return b""
 
@@ -850,15 +860,13 @@ class Mute:
 
 
 async def test_a_server_that_says_nothing_is_a_timeout(house: House) -> None:
-    from amnode.rpc.transport import LOCAL
-
     mutes: list[Mute] = []
 
     def accept() -> Mute:
         mutes.append(Mute())
         return mutes[-1]
 
-    listener = await LOCAL.listen(house.address, accept, close_timeout=1)
+    listener = await house.transport.listen(house.address, accept, close_timeout=1)
     client = house.client(options=RpcOptions(handshake_timeout=0.02))
     with pytest.raises(RpcTimeoutError, match="did not shake hands"):
         await client.start()
@@ -868,11 +876,9 @@ async def test_a_server_that_says_nothing_is_a_timeout(house: House) -> None:
 
 
 async def test_a_client_that_says_nothing_is_ended_by_the_deadline(house: House) -> None:
-    from amnode.rpc.transport import LOCAL
-
     mux = await house.mux(options=RpcOptions(handshake_timeout=0.02))
     mute = Mute()
-    await LOCAL.connect(house.address, mute, close_timeout=1)
+    await house.transport.connect(house.address, mute, close_timeout=1)
     await mute.ended.wait()
     assert b"RpcTimeoutError" in mute.got
     assert mux.machine.is1("Ready") and not mux.servers
@@ -881,12 +887,10 @@ async def test_a_client_that_says_nothing_is_ended_by_the_deadline(house: House)
 async def test_past_the_limit_of_pending_connections_the_oldest_is_turned_away(
     house: House,
 ) -> None:
-    from amnode.rpc.transport import LOCAL
-
     mux = await house.mux(options=RpcOptions(pending_limit=2))
     mutes = [Mute() for _ in range(3)]
     for mute in mutes:
-        await LOCAL.connect(house.address, mute, close_timeout=1)
+        await house.transport.connect(house.address, mute, close_timeout=1)
     await mutes[0].ended.wait()
     assert b"RefusedError" in mutes[0].got
     assert mux.machine.is_(("NewServerErr", "Ready"))

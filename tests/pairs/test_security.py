@@ -21,7 +21,7 @@ from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.session import Called, Closed, Phase
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
-from amnode.rpc.transport import LOCAL, Connection
+from amnode.rpc.transport import STREAMS, Connection
 from tests.pairs.driven import House
 from tests.pairs.driven import house as house  # a fixture
 from tests.pairs.session_pair import Pair, deliver
@@ -43,6 +43,12 @@ class Stranger:
     def received(self, data: bytes) -> None:
         self.got += data
 
+    def sink(self) -> None:
+        pass
+
+    def sunk(self, count: int) -> None:
+        pass
+
     def outgoing(self) -> bytes:
         data = b"".join(self.data)
         self.data.clear()
@@ -53,7 +59,7 @@ class Stranger:
 
     async def visit(self, address: str) -> list[wire.AnyMessage]:
         """Connects, sends, and returns what it was told by the end."""
-        await LOCAL.connect(address, self, close_timeout=1)
+        await STREAMS.connect(address, self, close_timeout=1)
         await self.ended.wait()
         framer, told = wire.Framer(1 << 20), list[wire.AnyMessage]()
         framer.feed(self.got)
@@ -62,15 +68,15 @@ class Stranger:
         return told
 
 
-HELLO = wire.to_frame(wire.Hello(1, "rc-me", Role.CONTROLLER, b"n" * 32))
+HELLO = wire.to_frame(wire.Hello(wire.VERSION, "rc-me", Role.CONTROLLER, b"n" * 32, b"", 0))
 DIFFERENCE = wire.Difference([0, 1], 1, 1)
 CLOCK = wire.ClockData(0, 1, [], 0)
 EVERY: list[wire.Message] = [
-    wire.Challenge(1, "s", b"n" * 32),
+    wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
     wire.Proof(b"p" * 32),
     wire.Welcome(b"p" * 32),
-    wire.Subscribe(b"", None),
-    wire.Synced("m", [], None, CLOCK),
+    wire.Subscribe(b"", None, 0, 0),
+    wire.Synced("m", [], None, None, CLOCK),
     wire.Failure(wire.WireError("RpcError", "x", {})),
     wire.Goodbye("x"),
     wire.Mutate(1, 0, [0], NIL),
@@ -79,7 +85,18 @@ EVERY: list[wire.Message] = [
     wire.Update(DIFFERENCE),
     wire.Resync(),
     wire.Snapshot(CLOCK),
-    wire.Payload("p", NIL),
+    wire.Payload(1, "p", NIL),
+    wire.Alive(),
+    wire.Step(DIFFERENCE, 0, [0]),
+    wire.Ack(0, 0),
+    wire.Body(1, 1),
+    wire.Chunk(1, b"x"),
+    wire.Drop(1),
+    wire.Credit(1),
+    wire.Item(1, 1, NIL),
+    wire.Allow(1, 0, 1),
+    wire.End(1, None),
+    wire.Stop(1),
 ]
 
 
@@ -152,7 +169,7 @@ async def test_4_an_unknown_id_and_a_wrong_secret_end_with_the_same_bytes(
     await house.mux()
     told: list[list[wire.AnyMessage]] = []
     for client_id in ("rc-me", "rc-nobody"):
-        hello = wire.Hello(1, client_id, Role.CONTROLLER, b"n" * 32)
+        hello = wire.Hello(wire.VERSION, client_id, Role.CONTROLLER, b"n" * 32, b"", 0)
         frames = wire.to_frame(hello) + wire.to_frame(wire.Proof(b"p" * 32))
         told.append((await Stranger(frames).visit(house.address))[1:])
     assert told[0] == told[1] != []
@@ -165,7 +182,7 @@ def test_5_class_paths_in_every_text_field_import_nothing() -> None:
     name = "xml.dom.pulldom"  # a module that nothing here imports
     assert name not in sys.modules
     for text in (name, f"{name}:parse", f"{name}.parse", "os.system"):
-        hello = wire.Hello(1, text, Role.CONTROLLER, b"n" * 32)
+        hello = wire.Hello(wire.VERSION, text, Role.CONTROLLER, b"n" * 32, b"", 0)
         deliver(Pair(known={}).server, wire.to_frame(hello))
         pair = Pair().opened()
         for to_server in (
@@ -174,11 +191,13 @@ def test_5_class_paths_in_every_text_field_import_nothing() -> None:
             wire.Mutate(1, 0, [0], wire.to_raw({text: [text]})),
         ):
             deliver(pair.server, wire.to_frame(to_server))
-        for to_client in (wire.Payload(text, wire.to_raw({text: text})),):
+        for to_client in (wire.Payload(1, text, wire.to_raw({text: text})),):
             deliver(pair.client, wire.to_frame(to_client))
         fresh = Pair()
         fresh.client.to_send()
-        deliver(fresh.client, wire.to_frame(wire.Challenge(1, text, b"n" * 32)))
+        deliver(
+            fresh.client, wire.to_frame(wire.Challenge(wire.VERSION, text, b"n" * 32, False, 0))
+        )
     assert name not in sys.modules
 
 
@@ -235,9 +254,9 @@ async def test_7_odd_values_end_in_an_error_frame_and_leave_the_source_alone(
     link = client._link
     assert link is not None
     wait = client.source.when1("Hidden")
-    link._session._out.append(len(body).to_bytes(4, "little") + body)
-    assert link._connection is not None
-    link._connection.wake()
+    link.session._outbox.put(len(body).to_bytes(4, "little") + body)
+    assert link.connection is not None
+    link.connection.wake()
     with pytest.raises(ConnectionLost, match="Not a message"):
         await wait
     assert (house.source.time(), house.source.queue_tick) == before

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from random import Random
+from ssl import PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
+import trustme
 
-from amnode.errors import ConnectionLost, OptionError
+from amnode.errors import AuthError, ConnectionLost, OptionError
 from amnode.rpc.transport import (
-    LOCAL,
+    STREAMS,
     Connection,
     Listener,
-    LocalTransport,
-    parse_address,
+    StreamTransport,
+    peer_uid,
 )
 
 
@@ -28,9 +32,15 @@ class Peer:
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.got = b""
+        self.got = bytearray()
         self.writes: list[bytes] = []
         self.to_say: list[bytes] = []
+        #: Where what comes has to go, and what is to follow once that is full.
+        self.room: memoryview | None = None
+        self.rooms: list[memoryview | None] = []
+        self.fills: list[int] = []
+        self.bulk: list[bytes | bytearray | memoryview] = []
+        self.chunk = 1
         self.ends: list[Exception | None] = []
         self.reply: Callable[[bytes], list[bytes]] = lambda data: []
         self.ended = asyncio.Event()
@@ -49,7 +59,23 @@ class Peer:
         self.to_say += self.reply(data)
         self._changed.set()
 
-    def outgoing(self) -> bytes:
+    def sink(self) -> memoryview | None:
+        return self.room
+
+    def sunk(self, count: int) -> None:
+        assert self.room is not None and not self.ends
+        self.got += self.room[:count]
+        self.fills.append(count)
+        left = self.room[count:]
+        self.room = left if left else self.rooms.pop(0) if self.rooms else None
+        self._changed.set()
+
+    def outgoing(self) -> bytes | list[bytes | bytearray | memoryview]:
+        if self.bulk:
+            some, self.bulk = self.bulk[: self.chunk], self.bulk[self.chunk :]
+            if self.bulk:
+                self.link.wake()
+            return some
         data = b"".join(self.to_say)
         self.to_say.clear()
         if data:
@@ -71,7 +97,7 @@ class Peer:
         self.to_say += data
         self.link.wake()
 
-    async def has(self, size: int) -> bytes:
+    async def has(self, size: int) -> bytearray:
         """Waits until so many bytes came."""
         while len(self.got) < size:
             self._changed.clear()
@@ -82,9 +108,11 @@ class Peer:
 class Room:
     """A listener, and the peers at both of its sides."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(
+        self, address: str, timeout: float = 1.0, transport: StreamTransport | None = None
+    ) -> None:
         self.address = address
-        self.transport = LocalTransport()
+        self.transport = transport or StreamTransport()
         self.timeout = timeout
         self.accepted: list[Peer] = []
         self.made: list[Peer] = []
@@ -100,6 +128,7 @@ class Room:
         self.listener = await self.transport.listen(
             self.address, self.accept, close_timeout=self.timeout
         )
+        self.address = self.listener.address
 
     async def pair(self) -> tuple[Peer, Peer]:
         near = Peer()
@@ -110,7 +139,7 @@ class Room:
             await self.came.wait()
         far = self.accepted[-1]
         await far.has(5)
-        near.got = far.got = b""
+        near.got, far.got = bytearray(), bytearray()
         near.writes.clear()
         return near, far
 
@@ -123,13 +152,31 @@ class Room:
                 await peer.ended.wait()
 
 
-@pytest.fixture(params=["unix", "memory"])
-async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    address = f"unix:{tmp_path}/s" if request.param == "unix" else "memory:room"
-    room = Room(address, 1.0)
+@pytest.fixture(params=["unix", "memory", "tcp", "tcp6", "tls"])
+async def room(
+    request: pytest.FixtureRequest, tmp_path: Path, tls: tuple[SSLContext, SSLContext]
+) -> AsyncIterator[Room]:
+    address = {
+        "unix": f"unix:{tmp_path}/s",
+        "memory": "memory:room",
+        "tcp": "tcp:127.0.0.1:0",
+        "tcp6": "tcp:[::1]:0",
+        "tls": "tls:localhost:0",
+    }[request.param]
+    room = Room(address, 1.0, StreamTransport(server_tls=tls[0], client_tls=tls[1]))
     await room.open()
     yield room
     await room.close()
+
+
+@pytest.fixture(scope="module")
+def tls() -> tuple[SSLContext, SSLContext]:
+    """What a server shows, and what a client trusts."""
+    authority = trustme.CA()
+    server, client = SSLContext(PROTOCOL_TLS_SERVER), SSLContext(PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 async def test_bytes_cross_both_ways_in_order(room: Room) -> None:
@@ -249,15 +296,446 @@ async def test_the_handler_is_there_before_anything_can_arrive(room: Room) -> No
     room.accepted += far
 
 
+# -- bulk ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_sink_gets_exactly_its_bytes_however_they_are_split(
+    room: Room, seed: int
+) -> None:
+    rng = Random(seed)
+    near, far = await room.pair()
+    sizes = [rng.choice((1, 7, 4096, 300_000)) for _ in range(rng.randint(1, 4))]
+    tail = rng.choice((1, 50, 70_000))
+    sent = b"H" + rng.randbytes(sum(sizes) + tail)
+
+    def reply(data: bytes) -> list[bytes]:
+        if far.got == b"H":
+            far.rooms = [memoryview(bytearray(size)) for size in sizes]
+            far.room = far.rooms.pop(0)
+        return []
+
+    far.reply = reply
+    near.say(b"H")
+    await far.has(1)
+    at = 1
+    while at < len(sent):
+        some = sent[at : at + rng.choice((1, 5, 4000, 90_000, 400_000))]
+        at += len(some)
+        near.say(some)
+        if rng.random() < 0.3:
+            await far.has(at)
+    assert await far.has(len(sent)) == sent
+    assert sum(far.fills) == sum(sizes)  # neither less nor a byte of the tail
+    assert far.room is None
+
+
+async def test_what_comes_with_the_head_of_bulk_is_received_and_the_rest_sunk(
+    room: Room,
+) -> None:
+    near, far = await room.pair()
+    body = bytes(range(256)) * 2000
+
+    def reply(data: bytes) -> list[bytes]:
+        if not far.fills and (left := 1 + len(body) - len(far.got)) > 0:
+            far.room = memoryview(bytearray(left))
+        return []
+
+    far.reply = reply
+    near.bulk = [b"H", memoryview(body), b"after"]
+    near.chunk = 3
+    near.link.wake()
+    assert await far.has(len(body) + 6) == b"H" + body + b"after"
+    near.say(b"!")
+    assert (await far.has(len(body) + 7))[-1:] == b"!"
+
+
+async def test_bulk_crosses_both_ways_in_order_unjoined(room: Room) -> None:
+    near, far = await room.pair()
+    data = Random(1).randbytes(3_000_000)
+    view = memoryview(data)
+    pieces = [view[at : at + 200_000] for at in range(0, len(view), 200_000)]
+    for peer in (near, far):
+        mixed: list[bytes | bytearray | memoryview] = []
+        for i, piece in enumerate(pieces):
+            mixed += [b"%03d" % i, bytearray(piece[:10]), piece[10:]]
+        peer.bulk, peer.chunk = mixed, 4
+        peer.link.wake()
+    wanted = b"".join(b"%03d" % i + piece for i, piece in enumerate(pieces))
+    assert await near.has(len(wanted)) == wanted
+    assert await far.has(len(wanted)) == wanted
+
+
+async def test_an_empty_sink_is_none(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray())
+    near.say(b"a")
+    await far.has(1)
+    near.say(b"b")
+    assert await far.has(2) == b"ab"
+    assert not far.fills
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_handler_that_ends_amid_its_sink_is_given_nothing_more(
+    room: Room, end: str
+) -> None:
+    near, far = await room.pair()
+    whole = bytearray(1_000_000)
+    far.room = memoryview(whole)
+    near.say(b"x")
+    await far.has(1)  # from here on into the sink
+    sunk = far.sunk
+
+    def once(count: int) -> None:
+        sunk(count)
+        getattr(far.link, end)()
+
+    far.sunk = once  # type: ignore[method-assign]
+    near.bulk = [b"y" * 400_000] * 3
+    near.link.wake()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert len(far.fills) == 1
+    assert whole.count(b"y") == far.fills[0]
+    assert len(far.ends) == len(near.ends) == 1
+
+
+async def test_what_is_on_its_way_to_a_closed_end_goes_into_no_sink(room: Room) -> None:
+    near, far = await room.pair()
+    whole = bytearray(1_000_000)
+    far.room = memoryview(whole)
+    near.say(b"x")
+    await far.has(1)
+    near.bulk, near.chunk = [b"y" * 20_000] * 5, 5
+    near.link.wake()
+    while near.bulk:  # noqa: ASYNC110 - each turn asks for it
+        await asyncio.sleep(0)
+    far.link.close()
+    before = sum(far.fills)
+    near.bulk = [b"y" * 1000]
+    near.link.wake()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert whole.count(b"y") == before == sum(far.fills)
+
+
+async def test_a_peer_that_goes_amid_a_sink_ends_it_once(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray(1000))
+    near.say(b"x")
+    await far.has(1)
+    near.say(b"y")
+    await far.has(2)
+    near.link.abort()
+    await far.ended.wait()
+    assert len(far.ends) == 1 and far.fills == [1]
+
+
+async def test_replies_leave_while_a_sink_is_filled(room: Room) -> None:
+    near, far = await room.pair()
+    far.room = memoryview(bytearray(5))
+    near.say(b"x")
+    await far.has(1)
+    sunk = far.sunk
+
+    def answering(count: int) -> None:
+        sunk(count)
+        far.to_say.append(b"%d" % count)
+
+    far.sunk = answering  # type: ignore[method-assign]
+    near.say(b"12")
+    assert await near.has(1) == b"2"
+    near.say(b"345")
+    assert await near.has(2) == b"23"
+
+
+async def test_a_closed_end_with_unread_data_ends_both(room: Room) -> None:
+    near, far = await room.pair()
+    near.bulk, near.chunk = [b"z" * 100_000] * 20, 20
+    near.link.wake()
+    await asyncio.sleep(0)
+    far.link.close()
+    await far.ended.wait()
+    await near.ended.wait()
+    assert len(near.ends) == len(far.ends) == 1
+
+
+async def test_a_connection_says_what_it_is_and_who_is_there(room: Room) -> None:
+    near, far = await room.pair()
+    scheme, _, rest = room.address.partition(":")
+    assert near.link.scheme == far.link.scheme == scheme
+    if scheme == "unix":
+        assert (near.link.peer, far.link.peer) == (rest, f"user {os.geteuid()}")
+    elif scheme == "memory":
+        assert near.link.peer == far.link.peer == rest
+    else:
+        assert near.link.peer.replace("127.0.0.1", "localhost") == rest.replace(
+            "127.0.0.1", "localhost"
+        )
+        assert far.link.peer.rpartition(":")[0] in ("127.0.0.1", "[::1]")
+
+
+# -- addresses -----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("address", ["", "unix", "unix:", "memory:", "tcp:1", "/tmp/x"])
 async def test_an_address_that_cannot_work_is_refused(address: str) -> None:
     for call in (
-        LOCAL.listen(address, Peer, close_timeout=1),
-        LOCAL.connect(address, Peer(), close_timeout=1),
+        STREAMS.listen(address, Peer, close_timeout=1),
+        STREAMS.connect(address, Peer(), close_timeout=1),
     ):
         with pytest.raises(OptionError, match="no address"):
             await call
-    assert parse_address("unix:/a:b") == ("unix", "/a:b")
+
+
+async def test_a_listener_on_port_0_says_which_it_got() -> None:
+    for address in ("tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0"):
+        listener = await STREAMS.listen(address, Peer, close_timeout=1)
+        head, _, port = listener.address.rpartition(":")
+        assert head == address.rpartition(":")[0]
+        assert int(port) > 0
+        listener.close()
+    with pytest.raises(OptionError, match="no port to connect to"):
+        await STREAMS.connect("tcp:127.0.0.1:0", Peer(), close_timeout=1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.7", "[2001:db8::1]"])
+async def test_nothing_is_listened_on_off_loopback_in_plain(host: str) -> None:
+    with pytest.raises(OptionError, match=r"allow_plaintext=True"):
+        await STREAMS.listen(f"tcp:{host}:0", Peer, close_timeout=1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+async def test_off_loopback_is_listened_on_where_that_is_allowed_in_words(host: str) -> None:
+    room = Room(f"tcp:{host}:0", transport=StreamTransport(allow_plaintext=True))
+    await room.open()
+    try:
+        near, far = await room.pair()
+        near.say(b"far")
+        assert await far.has(3) == b"far"
+    finally:
+        await room.close()
+
+
+async def test_tls_may_be_listened_on_off_loopback(tls: tuple[SSLContext, SSLContext]) -> None:
+    transport = StreamTransport(server_tls=tls[0])
+    listener = await transport.listen("tls:0.0.0.0:0", Peer, close_timeout=1)
+    listener.close()
+
+
+async def test_an_address_that_is_not_of_this_host_is_an_error_that_says_so() -> None:
+    transport = StreamTransport(allow_plaintext=True)
+    with pytest.raises(ConnectionLost, match=r"192\.0\.2\.7:0 cannot be listened on: Cannot"):
+        await transport.listen("tcp:192.0.2.7:0", Peer, close_timeout=1)
+
+
+async def test_a_host_that_nobody_knows_is_an_error_that_says_so() -> None:
+    for call in (
+        STREAMS.listen("tcp:nobody.invalid:7", Peer, close_timeout=1),
+        STREAMS.connect("tcp:nobody.invalid:7", Peer(), close_timeout=1),
+    ):
+        with pytest.raises(ConnectionLost, match=r"host of tcp:nobody\.invalid:7 is unknown"):
+            await call
+
+
+@pytest.mark.parametrize("room", ["tcp", "tcp6", "tls"], indirect=True)
+async def test_tcp_does_not_wait_to_gather_what_is_small(room: Room) -> None:
+    near, far = await room.pair()
+    for peer in (near, far):
+        sock = transport_of(peer).get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# -- a peer that does not read -------------------------------------------------------------
+
+
+def transport_of(peer: Peer) -> asyncio.Transport:
+    """What a connection over a socket drives, to stop it from reading."""
+    return peer.link._transport  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tcp6", "tls"], indirect=True)
+async def test_bulk_is_asked_for_as_the_peer_reads_it(room: Room) -> None:
+    near, far = await room.pair()
+    transport_of(far).pause_reading()
+    piece = b"b" * 262_144
+    near.bulk = [piece] * 100
+    near.link.wake()
+    asked = -1
+    while asked != len(near.bulk):  # until it is asked for no more
+        asked = len(near.bulk)
+        for _ in range(50):
+            await asyncio.sleep(0)
+    assert asked > 20
+    held = transport_of(near).get_write_buffer_size()
+    assert held <= 65_536 + len(piece) + 40_000  # of TLS: what it has encrypted
+    far.room = memoryview(bytearray(len(piece) * 70))
+    transport_of(far).resume_reading()
+    assert (await far.has(100 * len(piece))).count(b"b") == 100 * len(piece)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+async def test_a_connection_that_is_reset_as_it_is_made_leaves_nothing(
+    scheme: str, tls: tuple[SSLContext, SSLContext]
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport = StreamTransport(client_tls=tls[1])
+
+    async def reset(listener: socket.socket) -> None:
+        accepted, _ = await loop.sock_accept(listener)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        address = f"{scheme}:127.0.0.1:{listener.getsockname()[1]}"
+        for _ in range(30):  # a descriptor that is closed twice is soon another's
+            near = Peer()
+            resetting = asyncio.ensure_future(reset(listener))
+            try:
+                await transport.connect(address, near, close_timeout=1)
+            except ConnectionLost:
+                assert near.connection is None
+            else:
+                await near.ended.wait()
+            await resetting
+
+
+@pytest.mark.parametrize("room", ["tcp", "tcp6", "tls"], indirect=True)
+async def test_a_client_that_is_gone_before_it_is_accepted_harms_nobody(room: Room) -> None:
+    host, _, port = room.address.partition(":")[2].rpartition(":")
+    for _ in range(20):
+        with socket.create_connection((host.strip("[]"), int(port))) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    near = Peer()
+    room.made.append(near)
+    await room.transport.connect(room.address, near, close_timeout=1)
+    near.say(b"here")
+    while not any(peer.got == b"here" for peer in room.accepted):  # noqa: ASYNC110 - of many
+        await asyncio.sleep(0)
+
+
+# -- cancellation --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ["unix", "tcp", "tcp6", "tls"], indirect=True)
+async def test_a_connect_that_is_cancelled_anywhere_leaves_nothing(room: Room) -> None:
+    turns, done = 0, False
+    while not done:
+        near = Peer()
+        room.made.append(near)
+        task: asyncio.Task[Connection] = asyncio.ensure_future(
+            room.transport.connect(room.address, near, close_timeout=1)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled() is not done
+        if near.connection is not None:
+            near.connection.abort()
+        turns += 1
+    for peer in room.accepted:
+        await peer.ended.wait()
+
+
+async def test_a_listen_that_is_cancelled_anywhere_leaves_nothing(
+    tmp_path: Path, tls: tuple[SSLContext, SSLContext]
+) -> None:
+    transport = StreamTransport(server_tls=tls[0])
+    for address in (f"unix:{tmp_path}/s", "tcp:127.0.0.1:0", "tcp:localhost:0", "tls:[::1]:0"):
+        turns, done = 0, False
+        while not done:
+            task: asyncio.Task[Listener] = asyncio.ensure_future(
+                transport.listen(address, Peer, close_timeout=1)
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done = task.done()
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled() is not done
+            if done:
+                task.result().close()
+            turns += 1
+    assert not (tmp_path / "s").exists()
+
+
+# -- the user at the other end of a Unix socket --------------------------------------------
+
+
+class Users:
+    """Says of each peer that it is the user of the day."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.asked = asyncio.Event()
+
+    def __call__(self, sock: socket.socket) -> int:
+        self.asked.set()
+        return self.uid
+
+
+async def test_the_system_says_who_is_there() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_uid(one) == os.geteuid()
+
+
+async def test_a_stranger_that_connects_is_closed_without_a_handler(tmp_path: Path) -> None:
+    room = Room(f"unix:{tmp_path}/s", transport=StreamTransport(uid_of=Users(4242)))
+    await room.open()
+    near = Peer()
+    await STREAMS.connect(room.address, near, close_timeout=1)
+    near.say(b"let me in")
+    await near.ended.wait()
+    assert room.accepted == [] and near.got == b""
+    await room.close()
+
+
+async def test_a_listener_of_a_stranger_is_not_spoken_to(tmp_path: Path) -> None:
+    room = Room(f"unix:{tmp_path}/s")
+    await room.open()
+    near = Peer()
+    with pytest.raises(AuthError, match=r"user 4242.*allow_uids=frozenset\(\{4242\}\)"):
+        await StreamTransport(uid_of=Users(4242)).connect(room.address, near, close_timeout=1)
+    assert near.connection is None
+    while not room.accepted:
+        await room.came.wait()
+    await room.accepted[0].ended.wait()
+    assert room.accepted[0].got == b""
+    await room.close()
+
+
+async def test_who_cannot_be_told_is_a_stranger(tmp_path: Path) -> None:
+    def unknown(sock: socket.socket) -> int:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    room = Room(f"unix:{tmp_path}/s", transport=StreamTransport(uid_of=unknown))
+    await room.open()
+    near = Peer()
+    await STREAMS.connect(room.address, near, close_timeout=1)
+    await near.ended.wait()
+    with pytest.raises(AuthError, match=r"user at the other end is unknown: .*not connected"):
+        await room.transport.connect(room.address, Peer(), close_timeout=1)
+    assert room.accepted == []
+    await room.close()
+
+
+@pytest.mark.parametrize("uid", [0, 4242], ids=["root", "one that is allowed"])
+async def test_root_and_who_is_allowed_may_connect(tmp_path: Path, uid: int) -> None:
+    transport = StreamTransport(uid_of=Users(uid), allow_uids=frozenset({4242}))
+    room = Room(f"unix:{tmp_path}/s", transport=transport)
+    await room.open()
+    near, far = await room.pair()
+    assert far.link.peer == f"user {uid}"
+    near.say(b"far")
+    await far.has(3)
+    await room.close()
 
 
 # -- Unix sockets ------------------------------------------------------------------------
@@ -271,7 +749,7 @@ async def test_a_unix_socket_is_its_owners_and_gone_after_close(tmp_path: Path) 
     path = tmp_path / "s"
     old = os.umask(0)
     try:
-        listener = await LOCAL.listen(f"unix:{path}", Peer, close_timeout=1)
+        listener = await STREAMS.listen(f"unix:{path}", Peer, close_timeout=1)
     finally:
         os.umask(old)
     assert stat.S_ISSOCK(path.lstat().st_mode) and mode_of(path) == 0o600
@@ -293,7 +771,7 @@ async def test_a_path_over_107_bytes_works(tmp_path: Path) -> None:
         await room.close()
     assert list(directory.iterdir()) == []
     with pytest.raises(OptionError, match="too long"):
-        await LOCAL.listen(f"unix:{directory}/{'n' * 108}", Peer, close_timeout=1)
+        await STREAMS.listen(f"unix:{directory}/{'n' * 108}", Peer, close_timeout=1)
 
 
 async def test_a_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
@@ -301,7 +779,7 @@ async def test_a_socket_that_a_dead_process_left_is_replaced(tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     assert path.exists()
-    listener = await LOCAL.listen(f"unix:{path}", Peer, close_timeout=1)
+    listener = await STREAMS.listen(f"unix:{path}", Peer, close_timeout=1)
     listener.close()
 
 
@@ -309,13 +787,13 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("mine")
     with pytest.raises(ConnectionLost, match="in use"):
-        await LOCAL.listen(f"unix:{path}", Peer, close_timeout=1)
+        await STREAMS.listen(f"unix:{path}", Peer, close_timeout=1)
     assert path.read_text() == "mine"
 
 
 async def test_a_file_that_took_the_place_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    listener = await LOCAL.listen(f"unix:{path}", Peer, close_timeout=1)
+    listener = await STREAMS.listen(f"unix:{path}", Peer, close_timeout=1)
     path.unlink()
     path.write_text("mine")
     listener.close()
@@ -324,8 +802,8 @@ async def test_a_file_that_took_the_place_is_left_alone(tmp_path: Path) -> None:
 
 async def test_a_directory_that_does_not_exist_is_an_error_that_says_so(tmp_path: Path) -> None:
     for work in (
-        LOCAL.listen(f"unix:{tmp_path}/no/s", Peer, close_timeout=1),
-        LOCAL.connect(f"unix:{tmp_path}/no/s", Peer(), close_timeout=1),
+        STREAMS.listen(f"unix:{tmp_path}/no/s", Peer, close_timeout=1),
+        STREAMS.connect(f"unix:{tmp_path}/no/s", Peer(), close_timeout=1),
     ):
         with pytest.raises(ConnectionLost, match="No such file"):
             await work
@@ -337,7 +815,7 @@ async def test_a_peer_that_does_not_read_is_cut_after_the_close_timeout(tmp_path
         deaf.bind(str(path))
         deaf.listen()
         near = Peer()
-        await LOCAL.connect(f"unix:{path}", near, close_timeout=0.05)
+        await STREAMS.connect(f"unix:{path}", near, close_timeout=0.05)
         near.to_say.append(b"x" * 8_000_000)
         near.link.close()
         await near.ended.wait()
@@ -350,7 +828,7 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
         deaf.bind(str(path))
         deaf.listen()
         near = Peer()
-        await LOCAL.connect(f"unix:{path}", near, close_timeout=0.05)
+        await STREAMS.connect(f"unix:{path}", near, close_timeout=0.05)
         near.say(b"x" * 8_000_000)
         await near.wrote.wait()
         for _ in range(3):
@@ -367,25 +845,3 @@ async def test_while_a_peer_does_not_read_nothing_is_asked_for(tmp_path: Path) -
             near.link.abort()
             await near.ended.wait()
     assert near.writes[1:] == [b"yyy"]
-
-
-async def test_a_connect_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
-    room = Room(f"unix:{tmp_path}/s", 1.0)
-    await room.open()
-    try:
-        for turns in range(6):
-            near = Peer()
-            room.made.append(near)
-            task: asyncio.Task[Any] = asyncio.ensure_future(
-                room.transport.connect(room.address, near, close_timeout=1)
-            )
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait((task,))
-            if near.connection is not None:
-                near.connection.abort()
-        for peer in room.accepted:
-            await peer.ended.wait()
-    finally:
-        await room.close()

@@ -15,9 +15,7 @@ import msgspec
 import pytest
 
 from amnode import (
-    DeliveryError,
     JobArgumentsError,
-    JobError,
     JobFailed,
     JobUnknownError,
     OptionError,
@@ -187,14 +185,9 @@ async def test_an_unknown_job_is_refused_with_those_that_there_are() -> None:
         assert await worker.call(Plain.square, 7) == 49
 
 
-async def test_what_is_too_large_is_refused_and_the_lease_goes_on() -> None:
-    limit = RpcOptions().frame_limit
+async def test_what_no_frame_takes_crosses_in_pieces() -> None:
+    large = 2 * RpcOptions().frame_limit
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
-        assert await worker.call(Plain.length, bytes(limit // 2)) == limit // 2
-        with pytest.raises((DeliveryError, JobArgumentsError), match=f"{limit}|too large"):
-            await worker.call(Plain.length, bytes(limit + 1))
-        assert await worker.call(Plain.count_of_runs) == 1
-        assert len(await worker.call(Plain.zeros, limit // 2)) == limit // 2
-        with pytest.raises((DeliveryError, JobError), match=f"{limit}|too large"):
-            await worker.call(Plain.zeros, limit + 1)
+        assert await worker.call(Plain.length, bytes(large)) == large
+        assert await worker.call(Plain.zeros, large) == bytes(large)
         assert await worker.call(Plain.square, 7) == 49

@@ -19,7 +19,7 @@ from amnode.node.args import Grant, ProvideWorkerArgs, WorkerCrashed
 from amnode.node.client import Client
 from amnode.node.leased import LeasedWorker
 from amnode.rpc.client import RpcClient
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.protocol.subscription import schema_hash
 from tests.promises.pools import PATIENCE, WatchedSupervisor, client_of, gone, pool
 from tests.promises.workers import BusyStates, FaultyHandler, Plain
 

@@ -23,7 +23,7 @@ from amnode import (
     job,
 )
 from amnode.rpc.exposure import Exposure
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.protocol.subscription import schema_hash
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import Other, OtherStates, Plain
 
@@ -142,7 +142,7 @@ def test_addresses_are_a_list_of_addresses() -> None:
     wrong: Any = "unix:/run/door"
     with pytest.raises(OptionError, match=r"pass a list.*\['unix:/run/door'\]"):
         Client("me", Plain, addrs=wrong, token=b"x")
-    for bad in ("/run/door", "tcp:1:2", "unix:", "door", ""):
+    for bad in ("/run/door", "udp:1:2", "unix:", "door", ""):
         with pytest.raises(OptionError, match=r"unix:/"):
             Client("me", Plain, addrs=["unix:/fine", bad], token=b"x")
 
@@ -153,7 +153,7 @@ async def test_so_are_those_of_its_start() -> None:
     with pytest.raises(OptionError, match="pass a list"):
         client.start(wrong)
     with pytest.raises(OptionError, match=r"unix:/"):
-        client.start(["tcp:1:2"])
+        client.start(["udp:1:2"])
     assert client.machine.not1("Start")
     await client.dispose()
 

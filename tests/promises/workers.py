@@ -419,7 +419,11 @@ class Ticker(Worker):
     def exposure(self) -> Exposure:
         base = super().exposure()
         own = {TickerStates.Paused: None}
-        return Exposure(mutable={**base.mutable, **own}, removable={**base.removable, **own})
+        return Exposure(
+            mutable={**base.mutable, **own},
+            removable={**base.removable, **own},
+            implied=base.implied,
+        )
 
     @job
     async def ticks(self) -> int:

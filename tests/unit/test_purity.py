@@ -29,8 +29,9 @@ KINDS = {
         errors.py
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
-        rpc/  exposure options states
-        rpc/protocol/  auth calls handshake session sync wire
+        rpc/  address backoff exposure options states
+        rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
+        rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names states
         node/policy/  core crash deadlines events health lease options restart roster
@@ -40,7 +41,7 @@ KINDS = {
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/  client mux network_machine server
+        rpc/  client link mux network_machine origin pulse remote server streams
         node/  bootstrap client leased listing supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation

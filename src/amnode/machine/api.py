@@ -46,6 +46,20 @@ class MachineApi(ABC):
     # -- what it is ----------------------------------------------------------------------
 
     @property
+    def root_id(self) -> str:
+        """The id of the machine whose states these are: of a replica, that of its source."""
+        return self.id
+
+    @property
+    def followed_states(self) -> Sequence[int]:
+        """The indexes of the states whose ticks are known here, ascending: all of a machine."""
+        return range(len(self.schema))
+
+    def ticks(self) -> Sequence[int]:
+        """The ticks of all states in schema order; not a copy. 0 for what is not followed."""
+        return self._clock.ticks
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """The names of the states, in the order of machine time."""
         return self.schema.names

@@ -15,17 +15,19 @@ the kernel asks for:
 
 `busy` says who has to be told when the clock moves, so that whoever moves it may do so without
 looking around: it is 0, or has bits for what concerns him (`touches`). Who wants to be told of
-one state calls `watch`, of all of them sets `WATCHED`. Only the owner of the clock, who knows
-all who may want it, takes that back.
+one state calls `watch`, of all of them sets `WATCHED`; `FOLLOWED` is for those who only want to
+know which states moved. Only the owner of the clock, who knows all who may want it, takes that
+back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-#: Why a clock is busy: a transition runs; somebody has to be told whatever moves. The bits
-#: above these two are the states of which somebody has to be told.
-RUNNING, WATCHED = 1, 2
+#: Why a clock is busy: a transition runs; somebody has to be told whatever moves; somebody has
+#: to be told which states moved, and no more. The bits above these three are the states of
+#: which somebody has to be told.
+RUNNING, WATCHED, FOLLOWED = 1, 2, 4
 
 
 def is_active_tick(tick: int) -> bool:
@@ -35,7 +37,7 @@ def is_active_tick(tick: int) -> bool:
 
 def touches(states_mask: int) -> int:
     """The bits of `Clock.busy` that concern somebody who moves these states."""
-    return states_mask << 2 | WATCHED | RUNNING
+    return states_mask << 3 | FOLLOWED | WATCHED | RUNNING
 
 
 class Clock:
@@ -71,11 +73,11 @@ class Clock:
 
     def watch(self, state: int) -> None:
         """Notes that somebody has to be told when this state moves."""
-        self.busy |= 4 << state
+        self.busy |= 8 << state
 
     def unwatch(self, state: int) -> None:
         """Notes that nobody has to be told any more."""
-        self.busy &= ~(4 << state)
+        self.busy &= ~(8 << state)
 
     def put_last(self, states: Sequence[int]) -> None:
         """Puts states behind all others that have no fixed place."""

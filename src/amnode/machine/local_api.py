@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amnode.errors import MachineDisposedError, MachineError
 from amnode.machine.api import MachineApi
-from amnode.machine.clock import RUNNING
+from amnode.machine.clock import FOLLOWED, RUNNING
 from amnode.machine.queue import MutationQueue, MutationType, Result
 from amnode.machine.resolve import relations_of
 from amnode.machine.schema import EXCEPTION
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from amnode.machine.snapshot import Snapshot
     from amnode.machine.story import Story
     from amnode.machine.threads import ThreadDoor
+    from amnode.machine.tracing import Follower
     from amnode.machine.transition import Transition
 
 logger = logging.getLogger("amnode.machine")
@@ -51,6 +52,7 @@ class LocalApi(MachineApi):
     _children: dict[Machine, None] | None = None
     _queue_waits: QueueWaits | None = None
     _dispose_hooks: tuple[DisposeHook, ...] = ()
+    _followers: tuple[Follower, ...] = ()
     _door: ThreadDoor | None = None
     _machine_tick: int = 0
 
@@ -179,6 +181,41 @@ class LocalApi(MachineApi):
             inherit: it also observes the children that are made from now on.
         """
         self._tracers.add(tracer, inherit=inherit)
+
+    def follow(self, follower: Follower) -> None:
+        """Has `follower.moved` called whenever states have moved; again changes nothing.
+
+        It learns less than a tracer does at `transition_end`, and costs less: a mutation that
+        nobody else sees makes no `Transition`. One that raises is dropped and reported.
+        """
+        if not any(known is follower for known in self._followers):
+            self._followers = (*self._followers, follower)
+            self._clock.busy |= FOLLOWED
+
+    def unfollow(self, follower: Follower) -> None:
+        """Removes a follower, if it is there."""
+        self._followers = tuple(known for known in self._followers if known is not follower)
+        if not self._followers:
+            self._clock.busy &= ~FOLLOWED
+
+    def _tell_followers(self, changed: Sequence[int]) -> None:
+        ticks = self._clock.ticks
+        for follower in self._followers:
+            try:
+                follower.moved(changed, ticks)
+            except Exception:
+                self._drop_follower(follower)
+
+    def _tell_growth(self) -> None:
+        for follower in self._followers:
+            try:
+                follower.schema_changed(cast("Machine", self))
+            except Exception:
+                self._drop_follower(follower)
+
+    def _drop_follower(self, follower: Follower) -> None:
+        self.unfollow(follower)
+        logger.exception("Follower %r of machine %s raised and was dropped.", follower, self.id)
 
     def tell_story(self, limit: int = 100, *, inherit: bool = False) -> Story:
         """Keeps a log of what happens from now on and why; errors carry it as a note.

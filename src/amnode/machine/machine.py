@@ -24,7 +24,7 @@ from typing import Any
 
 from amnode.errors import BindingError, MachineError, StateArgsError
 from amnode.machine.binding import Binding, table_of
-from amnode.machine.clock import RUNNING, WATCHED
+from amnode.machine.clock import FOLLOWED, RUNNING, WATCHED
 from amnode.machine.fast_path import FastPath
 from amnode.machine.plan import Call, Plan, Planner, planner_for
 from amnode.machine.queue import (
@@ -317,10 +317,15 @@ class Machine(FastPath):
     def _mutate(self, call: Call, args: object, origin: object) -> Result:
         """Makes a mutation the whole way; `fast_path` has the short one."""
         clock, queue = self._clock, self._queue
-        if clock.busy & RUNNING or self._disposed:
+        busy = clock.busy
+        if busy & RUNNING or self._disposed:
             return self._enqueue(call, args, origin)
+        if busy & FOLLOWED:
+            plan = self._planner.plan(call, clock)
+            if busy & plan.touches == FOLLOWED and not plan.slow:
+                return self._mutate_followed(plan, args, origin)
         queue.tick += 1
-        clock.busy |= RUNNING
+        clock.busy = busy | RUNNING
         try:
             result = self._execute(call, args, origin, None)
             while queue.pending:
@@ -329,6 +334,19 @@ class Machine(FastPath):
             clock.busy = self._watched()
         if self._tracers.all:
             self._tracers.tell("queue_end", self)
+        return result
+
+    def _mutate_followed(self, plan: Plan, args: object, origin: object) -> Result:
+        """What the fast path does, for followers who are told of it, and nobody else."""
+        self._queue.tick += 1
+        plan.apply(self._clock)
+        if plan.solo is not None:
+            # Those of a transition that became a whole one were told of it, and are again.
+            result = self._run_solo(plan.solo, plan, args, origin)
+        else:
+            result = EXECUTED
+        if plan.changed:
+            self._tell_followers(plan.changed)
         return result
 
     def _after_solo(
@@ -366,7 +384,7 @@ class Machine(FastPath):
     def _unwatch(self, moved: Sequence[int]) -> None:
         """Takes back that states are watched which have moved, if nobody is left to be told."""
         waits, tasks, clock = self._made_waits, self._tasks, self._clock
-        if clock.busy > RUNNING | WATCHED:
+        if clock.busy > RUNNING | WATCHED | FOLLOWED:
             for state in moved:
                 if state not in tasks and not (waits is not None and waits.watches(state)):
                     clock.unwatch(state)
@@ -451,6 +469,8 @@ class Machine(FastPath):
         if self._made_waits is not None:
             self._made_waits.changed(changed, args)
         self._unwatch(changed)
+        if self._followers:
+            self._tell_followers(changed)
 
     def _try_autos(self, call: Call, mutation: Mutation | None) -> None:
         """Step 11: the automatic states are tried next, unless this was about them."""
@@ -485,6 +505,8 @@ class Machine(FastPath):
             if self._made_waits is not None:
                 self._made_waits.changed(transition.changed, transition.mutation.args)
             self._unwatch(transition.changed)
+            if self._followers:
+                self._tell_followers(transition.changed)
         if self._tracers.all:
             self._tracers.tell("transition_end", transition)
         if transition.error is not None:
@@ -572,6 +594,7 @@ class Machine(FastPath):
             binding.table = table
         self._rebind(self._bindings)
         self._tracers.tell("schema_changed", self)
+        self._tell_growth()
 
     # -- tasks -----------------------------------------------------------------------------
 

@@ -14,20 +14,40 @@ A tracer has any of these methods; what it lacks is not called:
     disposed(machine)               the machine is no more
 
 A machine with a tracer makes a `Transition` for each mutation, which costs time even where no
-handler is bound. Tracers that are inherited observe the child machines too.
+handler is bound. Tracers that are inherited observe the child machines too. A `Follower` only
+learns which states moved, and no `Transition` is made for it.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amnode.machine.clock import WATCHED, Clock
 
 if TYPE_CHECKING:
     from amnode.machine.api import MachineApi
+    from amnode.machine.machine import Machine
 
 logger = logging.getLogger("amnode.machine")
+
+
+class Follower(Protocol):
+    """What `Machine.follow` takes: somebody who keeps a copy of a machine's time."""
+
+    def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
+        """A transition has ended, and changed something.
+
+        Args:
+            changed: the states that moved, by index; it may be told of them again.
+            ticks: of all states, as they are now. It is the machine's own list: read it now.
+        """
+        ...
+
+    def schema_changed(self, machine: Machine) -> None:
+        """The machine has grown."""
+        ...
 
 
 class Tracers:

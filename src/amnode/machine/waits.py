@@ -391,10 +391,25 @@ class WaitIndex:
         for shelf in [*self.shelves.values()]:
             for wait in [*shelf]:
                 wait.fail(error)
+        self._end_contexts()
+
+    def _end_contexts(self) -> None:
         for contexts in [*self.contexts.values()]:
             for context in [*contexts]:
                 context.end()
         self.contexts.clear()
+
+    def restart(self, error: Exception) -> None:
+        """The clocks are those of another machine: ends what refers to the ticks of the old
+        one.
+
+        Waits for ticks fail with `error`, and every context ends; waits for states go on.
+        """
+        for (state, _), shelf in [*self.shelves.items()]:
+            for wait in [*shelf]:
+                if state >= 0 and isinstance(wait, Wait) and wait.ticks:
+                    wait.fail(error)
+        self._end_contexts()
 
     def __len__(self) -> int:
         """How many waits are pending."""

@@ -15,6 +15,7 @@ from amnode.node.outside import REAL, Outside
 from amnode.node.states import BootstrapStates
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
+from amnode.rpc.options import ONE_CONNECTION
 from amnode.rpc.server import RpcServer
 
 S = BootstrapStates
@@ -54,6 +55,7 @@ class Bootstrap:
             admit=self._admit,
             transport=outside.transport,
             entropy=outside.entropy,
+            options=ONE_CONNECTION,
         )
 
     @property

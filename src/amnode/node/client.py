@@ -69,10 +69,11 @@ from amnode.node.policy.options import (
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
+from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import RemoteResult
-from amnode.rpc.protocol.handshake import schema_hash
-from amnode.rpc.transport import parse_address
+from amnode.rpc.options import ONE_CONNECTION, RpcOptions
+from amnode.rpc.protocol.subscription import schema_hash
 
 logger = logging.getLogger("amnode.node")
 
@@ -95,6 +96,9 @@ _MIRRORED = ("Disconnected", "Connecting", "Connected", "Disconnecting")
 
 #: Seconds between tries to find a supervisor: the first, and the most.
 _BACK_OFF_BASE, _BACK_OFF_CAP = 0.05, 5.0
+#: How a connection to a worker that was cut is made again. The worker's grace is the real
+#: bound: once that has run out, the session is refused.
+_TO_WORKER = RpcOptions(reconnect_timeout=60.0)
 
 
 class Client:
@@ -296,6 +300,8 @@ class Client:
             on_lost=partial(self._worker_lost, grant),
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            comes_back=False,
+            options=_TO_WORKER,
         )
         mirror = pipe(rpc.machine, self.machine, _mirrored("Worker"))
         opening = self._unsettle(self._open(rpc))
@@ -468,6 +474,7 @@ class Client:
                 on_lost=self._super_lost,
                 transport=self._outside.transport,
                 entropy=self._outside.entropy,
+                options=ONE_CONNECTION,
             )
             mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))
             try:

@@ -18,6 +18,7 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
+    AuthError,
     ConnectionLost,
     LeaseLost,
     OptionError,
@@ -163,10 +164,12 @@ class LeasedWorker:
         if self._released:
             return LeaseLost(f"The lease of {self.id} was released.", outcome=outcome)
         # A lease that the worker said it is ending, with no call in it, needs no other word.
-        told = outcome is Outcome.NOT_RUN and self._is_ending
+        told = self._was_refused or (outcome is Outcome.NOT_RUN and self._is_ending)
         report = None if told else await self._why_lost(self)
         if report is None and self._ended_orderly():
             why = str(self.machine.lost or "its worker is ending it").rstrip(".")
+            if self._was_refused:
+                why = "the connection to it was cut for longer than its grace"
             return LeaseLost(
                 f"The lease of {self.id} ended: {why}. Ask for a new worker.", outcome=outcome
             )
@@ -176,8 +179,14 @@ class LeasedWorker:
     def _is_ending(self) -> bool:
         return self.machine.is1(S.Releasing)
 
+    @property
+    def _was_refused(self) -> bool:
+        """The worker is there, and does not know the lease any more."""
+        lost = self.machine.lost
+        return lost is not None and isinstance(lost.__cause__, AuthError)
+
     def _ended_orderly(self) -> bool:
-        return self._is_ending or self.machine.not1(S.Leased)
+        return self._is_ending or self._was_refused or self.machine.not1(S.Leased)
 
     # -- the end -----------------------------------------------------------------------------
 

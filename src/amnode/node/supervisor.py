@@ -67,7 +67,8 @@ from amnode.node.worker import Worker, kind_and_schema
 from amnode.node.worker_link import WorkerLink
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import Origin, RpcServer
 
 logger = logging.getLogger("amnode.node")
@@ -81,7 +82,8 @@ _COMMAND = (sys.executable, "-m", "amnode.launch.entry")
 _PUBLIC = Exposure(
     mutable={S.ProvideWorker: ProvideWorkerArgs, S.WorkerIssues: WorkerIssuesArgs}
 )
-_LOCAL = Exposure(removable={S.Start: None})
+#: Removing Start ends whatever needs it.
+_LOCAL = Exposure(removable={S.Start: None}, implied=SupervisorStates.schema().names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,7 @@ class Supervisor:
             replace=True,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=ONE_CONNECTION,
         )
         self.local_rpc = Mux(
             self.machine,
@@ -349,6 +352,7 @@ class Supervisor:
             secret_of=lambda _client, _role: self.token,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=ONE_CONNECTION,
         )
         return self.public_mux, self.local_rpc
 

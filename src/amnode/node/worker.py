@@ -69,7 +69,8 @@ from amnode.node.work import Work
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
-from amnode.rpc.protocol.handshake import schema_hash
+from amnode.rpc.options import ONE_CONNECTION, RpcOptions
+from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import Deferred, Origin, RpcServer
 
 logger = logging.getLogger("amnode.node")
@@ -78,6 +79,8 @@ logger = logging.getLogger("amnode.node")
 EXIT_ORPHAN = 70
 EXIT_STUCK = 71
 
+#: A session lasts as long as its lease, which ends it (rule 4).
+_PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
 _TO_EXTEND = ("kind", "schema", "exposure", "on_release")
 
@@ -261,13 +264,14 @@ class Worker:
             machine,
             f"unix:{base}.l",
             name=f"{self.name}-local",
-            exposure=_LOCAL,
+            exposure=msgspec.structs.replace(_LOCAL, implied=machine.schema.names),
             secret_of=lambda _client, _role: boot.local_secret,
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=ONE_CONNECTION,
         )
         self.public_rpc = Mux(
             machine,
@@ -277,9 +281,12 @@ class Worker:
             secret_of=lambda client, _role: self.lease.secret_for(client),
             admit=self._admit,
             on_connected=self._client_came,
+            on_cut=self._client_left,
+            on_resumed=self._client_back,
             on_disconnected=self._client_left,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=_PUBLIC,
         )
         try:
             await self.local_rpc.start()
@@ -309,6 +316,7 @@ class Worker:
             schema=BootstrapStates.schema(),
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=ONE_CONNECTION,
         )
         await client.start()
         try:
@@ -336,8 +344,13 @@ class Worker:
             self._ended.set_result(self._exit_code)
 
     def exposure(self) -> Exposure:
-        """Which states a client may change; a class that opens more extends it."""
-        return Exposure(mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs})
+        """Which states a client may change; a class that opens more extends it, and says in
+        `implied` which closed ones may follow them by relations.
+        """
+        return Exposure(
+            mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs},
+            implied=(S.Idle, S.Working, S.WorkReady),
+        )
 
     # -- readiness ---------------------------------------------------------------------------
 
@@ -484,6 +497,11 @@ class Worker:
 
     def _client_came(self, server: RpcServer) -> None:
         self.machine.add1(S.ClientConnected, NodeRpcArgs(id=server.client_id))
+
+    def _client_back(self, server: RpcServer) -> None:
+        self.lease.connection_back()
+        self._arm()
+        self._client_came(server)
 
     def _client_left(self, _server: RpcServer, _reason: str) -> None:
         self.machine.remove1(S.ClientConnected)
@@ -697,7 +715,8 @@ class Worker:
         return asyncio.get_running_loop().time()
 
 
-#: What the supervisor may change through the local server.
+#: What the supervisor may change through the local server; removing Start ends whatever needs
+#: it, the states of the worker's author too.
 _LOCAL = Exposure(
     mutable={
         S.ServeClient: ServeClientArgs,

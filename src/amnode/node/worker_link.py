@@ -38,6 +38,7 @@ from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
+from amnode.rpc.options import ONE_CONNECTION
 
 W = WorkerStates
 
@@ -220,6 +221,7 @@ class WorkerLink:
             on_lost=self._lost,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
+            options=ONE_CONNECTION,
         )
 
     # -- what the worker says --------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""RpcClient: makes one connection to a source and keeps a replica of it.
+"""RpcClient: keeps a replica of a source, over a connection that comes back.
 
     client = RpcClient("unix:/run/me/door.sock", id="rc-me", secret=secret)
     await client.start()
@@ -9,9 +9,12 @@ Rules:
 
 1. `start` ends with a replica that is in step, or with an error and nothing left behind, also
    when it is cancelled.
-2. The end of a connection comes once: what is pending fails, the replica's waits end, and
-   `on_lost` is called, unless it was this side that stopped.
-3. What its machine says (`ClientStates`) follows what it does; it has no part in a call.
+2. A connection that is cut is made again, within the limits of the options; the session is
+   resumed, and the replica stays the same object. What is final ends the client at once: a
+   server that says goodbye, does not know the secret any more, or breaks the protocol.
+3. The end comes once: what is pending fails, the replica's waits end, and `on_lost` is called,
+   unless it was this side that stopped.
+4. What its machine says (`ClientStates`) follows what it does; it has no part in a call.
 """
 
 from __future__ import annotations
@@ -19,39 +22,41 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextvars import Context
 
 import msgspec
 
 from amnode.errors import (
     ConnectionLost,
     OptionError,
+    ProtocolError,
+    RefusedError,
     RpcError,
     RpcTimeoutError,
 )
 from amnode.machine.machine import Machine
-from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema, States
-from amnode.rpc.network_machine import NetworkMachine, RemoteResult, SelectedMachine
+from amnode.rpc.address import parse_address
+from amnode.rpc.backoff import Backoff
+from amnode.rpc.link import Link
+from amnode.rpc.network_machine import NetworkMachine, SelectedMachine
 from amnode.rpc.options import RpcOptions
-from amnode.rpc.protocol import wire
+from amnode.rpc.protocol.client_session import ClientSession
 from amnode.rpc.protocol.handshake import ClientHandshake, check_identity
-from amnode.rpc.protocol.session import (
-    Advanced,
-    Answered,
-    Called,
-    ClientSession,
-    Closed,
-    Delivered,
-    Event,
-    Opened,
-    Resynced,
-)
-from amnode.rpc.protocol.wire import NIL, Outcome, Role
+from amnode.rpc.protocol.memory import ClientMemory
+from amnode.rpc.protocol.session import Delivered, Opened
+from amnode.rpc.protocol.subscription import Subscription
+from amnode.rpc.protocol.wire import Role
+from amnode.rpc.remote import Conversation
 from amnode.rpc.states import ClientStates
-from amnode.rpc.transport import LOCAL, Connection, Transport
+from amnode.rpc.transport import NETWORK, STREAMS, Transport
 
 #: What a new start clears: while ErrNetwork is active, no connection is made.
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")
+#: What ends an attempt to come back that may go better next time (rule 2).
+_PASSING = (ConnectionLost, RpcTimeoutError, RefusedError)
+#: Why nobody answers, if nobody listens.
+_NOBODY = (ConnectionRefusedError, FileNotFoundError)
 
 
 class PayloadArgs(msgspec.Struct, frozen=True):
@@ -80,9 +85,17 @@ class RpcClient:
             takes what the source has.
         role: "controller" may change states that are open; "observer" only reads.
         states: which states to follow; None follows all.
+        all_but: whether `states` are those not to follow.
+        shallow: whether only activity is of interest: ticks then count the changes seen.
+        every: whether each mutation is to arrive on its own: the replica's tracers are told its
+            type and the states that it called. Else all of one loop turn arrive as one.
+        push_interval: the least time between two updates that nobody asked for, in seconds.
+            Default 0: each is sent at once.
         consumer: a machine (with `ConsumerStates`) that gets each payload as a `ServerPayload`.
         on_payload: called with the name and the data of each payload.
-        on_lost: called once when the connection has ended, unless `stop` ended it.
+        on_lost: called once when the connection is lost for good, unless `stop` ended it.
+        comes_back: whether a server at whose address nobody listens any more may come back.
+            False takes that for its end, at once.
         options: the limits.
         transport: how to reach the server.
         entropy: fresh random bytes, as `os.urandom` makes them.
@@ -103,17 +116,26 @@ class RpcClient:
         schema: Schema | type[States] | None = None,
         role: str = "controller",
         states: Sequence[str] | None = None,
+        all_but: bool = False,
+        shallow: bool = False,
+        every: bool = False,
+        push_interval: float = 0.0,
         consumer: Machine | None = None,
         on_payload: Callable[[str, msgspec.Raw], None] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
+        comes_back: bool = True,
         options: RpcOptions | None = None,
-        transport: Transport = LOCAL,
+        transport: Transport = STREAMS,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if role not in tuple(Role):
             raise OptionError(f"{role!r} is no role; use {' or '.join(Role)}.")
         if not secret:
             raise OptionError("The secret is empty; a client has to have one.")
+        if not push_interval >= 0:
+            raise OptionError(f"push_interval is {push_interval}; it must be at least 0 s.")
+        if all_but and states is None:
+            raise OptionError("all_but is set, and no states are named; name some.")
         self.id = check_identity(id)
         self.machine = Machine(ClientStates, id=id)
         self._address = address
@@ -122,16 +144,21 @@ class RpcClient:
             schema if isinstance(schema, Schema) or schema is None else schema.schema()
         )
         self._role = Role(role)
-        self._states = states
+        self._subscription = Subscription(
+            None if states is None else tuple(states), all_but, shallow, every, push_interval
+        )
         self._consumer = consumer
         self._on_payload = on_payload
         self._on_lost = on_lost
+        self._comes_back = comes_back
         self._options = options or RpcOptions()
         self._transport = transport
         self._entropy = entropy
-        self._link: _Link | None = None
+        self._link: Link | None = None
         #: The last link that ended; its connection may still be closing.
-        self._left: _Link | None = None
+        self._left: Link | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._conversation: Conversation | None = None
         self._source: NetworkMachine | None = None
 
     def __repr__(self) -> str:
@@ -141,6 +168,11 @@ class RpcClient:
     def address(self) -> str:
         """Where the source is."""
         return self._address
+
+    @property
+    def options(self) -> RpcOptions:
+        """The limits."""
+        return self._options
 
     @property
     def source(self) -> NetworkMachine:
@@ -168,13 +200,12 @@ class RpcClient:
             SchemaError: the source lacks states that `schema` has.
             StateUnknownError: the source lacks states that `states` names.
         """
-        if self._link is not None:
+        if self._link is not None or self._returning is not None:
             raise RpcError(f"Client {self.id} is started already; stop it first.")
-        handshake = ClientHandshake(self.id, self._role, self._secret, self._entropy(32))
-        session = ClientSession(handshake, self._schema, self._states, self._options)
-        link = self._link = _Link(self, session)
+        self._conversation = None
         self.machine.remove(_ERRORS)
         self.machine.add(("Start", "Connecting"))
+        link = self._link = self._new_link(ClientMemory(self._options))
         try:
             await self._connect(link)
         except (Exception, asyncio.CancelledError) as error:
@@ -190,19 +221,43 @@ class RpcClient:
 
         What is pending fails with `ConnectionLost`. A `start` that is under way fails likewise.
         """
+        over = ConnectionLost("The connection was closed here: the client stops.")
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.wait([self._returning])
+            self._end(over)
         link = self._link
         if link is not None:
             self.machine.add1("Disconnecting")
             link.close("the client stops")
         elif (link := self._left) is None:
             return
+        self._end(over)
         try:
             await link.gone()
         finally:
             link.abort()
             self._ended(link)
 
-    async def _connect(self, link: _Link) -> None:
+    # -- connecting ------------------------------------------------------------------------
+
+    def _new_link(self, memory: ClientMemory) -> Link:
+        options = self._options
+        scheme = parse_address(self._address).scheme
+        handshake = ClientHandshake(
+            self.id,
+            self._role,
+            self._secret,
+            self._entropy(32),
+            keepalive=round(options.keepalive * 1000) if scheme in NETWORK else 0,
+            resume=memory.ticket,
+        )
+        session = ClientSession(
+            handshake, memory, self._schema, self._subscription, self._options
+        )
+        return Link(self, session)
+
+    async def _connect(self, link: Link) -> None:
         options = self._options
         try:
             async with asyncio.timeout(options.connect_timeout):
@@ -224,6 +279,52 @@ class RpcClient:
                 f"{options.handshake_timeout} s."
             ) from None
 
+    async def _return(self, conversation: Conversation, lost: ConnectionLost) -> None:
+        """Tries to come back, until it is back or that is hopeless (rule 2)."""
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(self._options, loop.time())
+        error: Exception = lost
+        while (delay := backoff.next(loop.time(), self._chance())) is not None:
+            await asyncio.sleep(delay)
+            try:
+                await self._attempt(conversation)
+            except _PASSING as failed:
+                error = failed
+                if not self._comes_back and isinstance(failed.__cause__, _NOBODY):
+                    break
+            except Exception as failed:
+                self._give_up(failed, failed)
+                return
+            else:
+                return
+        self._give_up(ConnectionLost(f"{lost} {backoff.exhausted()}: {error}"), error)
+
+    def _chance(self) -> float:
+        """A random number from 0 to 1."""
+        return int.from_bytes(self._entropy(4), "little") / 0xFFFF_FFFF
+
+    async def _attempt(self, conversation: Conversation) -> None:
+        self.machine.remove(_ERRORS)
+        self.machine.add(("RetryingConn", "Connecting"))
+        if len(conversation):
+            self.machine.add1("RetryingCall")
+        link = self._link = self._new_link(conversation.memory)
+        try:
+            await self._connect(link)
+        except BaseException as error:
+            self._link = None
+            link.abort()
+            if isinstance(error, Exception) and self.machine.not1("Connected"):
+                self.machine.add_err_state("ErrConnecting", error)
+            await link.gone()
+            raise
+
+    def _give_up(self, error: Exception, cause: Exception) -> None:
+        """There is no way back."""
+        self._returning = None
+        self.machine.add1("ConnRetryFailed")
+        self._lose(error, cause)
+
     def _failed(self, error: BaseException) -> None:
         """A start has failed; a cancelled one is no error."""
         if isinstance(error, Exception):
@@ -240,11 +341,38 @@ class RpcClient:
             state = "ErrNetwork"
         self.machine.add_err_state(state, error)
 
-    def _ended(self, link: _Link) -> None:
+    def _ended(self, link: Link | None) -> None:
         if self._link is link:
-            self._link, self._left = None, link
+            self._link = None
             self.machine.add1("Disconnected")
-            self.machine.remove1("Start")
+            self.machine.remove(("Start", "RetryingConn", "RetryingCall"))
+        if link is not None:
+            self._left = link
+
+    def _end(self, error: ConnectionLost) -> None:
+        """The session is over."""
+        if self._conversation is not None:
+            self._conversation.end(error)
+        if self._source is not None:
+            self._source.lose(error)
+
+    def _lose(self, error: Exception, cause: Exception) -> None:
+        """The end, if it was not this side that wanted it (rule 3)."""
+        self._record(cause)
+        lost = error
+        if not isinstance(lost, ConnectionLost):
+            lost = ConnectionLost(f"The connection ended: {error}")
+            lost.__cause__ = error
+        if self._conversation is not None and len(self._conversation):
+            self.machine.add1("CallRetryFailed")
+            self.machine.remove1("CallRetryFailed")
+        self._ended(self._link)
+        self._end(lost)
+        if self._on_lost is not None:
+            try:
+                self._on_lost(lost)
+            except Exception as raised:
+                self.machine.add_err(raised)
 
     # -- what the link tells -----------------------------------------------------------------
 
@@ -252,24 +380,54 @@ class RpcClient:
         """There is a connection; the handshake may be faster than `start`."""
         self.machine.add1("Connected")
 
-    def link_opened(self, link: _Link, event: Opened) -> NetworkMachine:
+    def link_opened(self, link: Link, event: Opened) -> tuple[Conversation, NetworkMachine]:
         """The handshake is done."""
+        conversation, source = self._conversation, self._source
+        assert link.connection is not None  # it brought the event
+        if conversation is None or source is None:
+            conversation = self._conversation = Conversation(link.session, link.connection)
+            source = self._source = self._new_replica(event, conversation)
+        else:
+            self._go_on(link, event, conversation, source)
+        self.machine.add1("HandshakeDone")
+        self.machine.remove1("RetryingCall")
+        return conversation, source
+
+    def _go_on(
+        self,
+        link: Link,
+        event: Opened,
+        conversation: Conversation,
+        source: NetworkMachine,
+    ) -> None:
+        """The connection is back."""
+        if event.schema.names != source.schema.names:
+            raise ProtocolError(
+                "The source has other states than before; a new client has to be made."
+            )
+        assert link.connection is not None
+        if not conversation.go_on(link.session, link.connection):
+            error = ConnectionLost("The session was lost; what was asked in it has failed.")
+            self.machine.add1("CallRetryFailed")
+            self.machine.add_err_state("ErrNetwork", error)
+            self.machine.remove(("CallRetryFailed", "ErrNetwork", "Exception"))
+        source.reload(event.machine_id, event.pairs)
+
+    def _new_replica(self, event: Opened, conversation: Conversation) -> NetworkMachine:
         replica_id = f"rnm-{self.id.removeprefix('rc-')}"
         if event.selected is None:
             source = NetworkMachine(
-                event.schema, id=replica_id, source_id=event.machine_id, calls=link
+                event.schema, id=replica_id, source_id=event.machine_id, calls=conversation
             )
         else:
             source = SelectedMachine(
                 event.schema,
                 id=replica_id,
                 source_id=event.machine_id,
-                calls=link,
+                calls=conversation,
                 selected=event.selected,
             )
         source.load(event.pairs)
-        self._source = source
-        self.machine.add1("HandshakeDone")
         return source
 
     def link_delivered(self, source_id: str, event: Delivered) -> None:
@@ -284,177 +442,36 @@ class RpcClient:
         except Exception as error:
             self.machine.add_err_state("ErrDelivery", error)
 
+    def link_announced(self) -> None:
+        """A large value is on its way."""
+        self.machine.add1("ServerDelivering")
+
     def link_resynced(self) -> None:
         """A checksum was wrong."""
         self.machine.add1("MetricSync")
 
-    def link_lost(self, link: _Link, error: Exception, cause: Exception) -> None:
-        """The connection of an open link has ended, and not by `stop` (rule 2)."""
-        if self._link is link:
-            self._record(cause)
-            self._ended(link)
-        if self._on_lost is not None:
-            try:
-                self._on_lost(error)
-            except Exception as raised:
-                self.machine.add_err(raised)
-
-
-class _Link:
-    """One connection of a client: its handler, and the calls of its replica."""
-
-    def __init__(self, client: RpcClient, session: ClientSession) -> None:
+    def link_lost(self, link: Link, cause: Exception, *, final: bool) -> None:
+        """The connection of an open link has ended, and not by `stop` (rules 2 and 3)."""
+        conversation = self._conversation
+        if self._link is not link or conversation is None:
+            return
+        error = cause if isinstance(cause, ConnectionLost) else None
+        if final or self._options.reconnect_tries == 0:
+            self._lose(cause, cause)
+            return
+        self._link, self._left = None, link
+        conversation.cut()
+        self._record(cause)
+        self.machine.add1("Disconnected")
+        self.machine.add1("RetryingConn")
+        lost = error or ConnectionLost(str(cause))
         loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[None] = loop.create_future()
-        #: Whether this side ends the connection, or gave it up.
-        self.stopping = False
-        self._client = client
-        self._session = session
-        self._connection: Connection | None = None
-        self._gone: asyncio.Future[None] = loop.create_future()
-        self._replica: NetworkMachine | None = None
-        self._results: dict[int, RemoteResult] = {}
-        self._over: ConnectionLost | None = None
+        task = loop.create_task(self._return(conversation, lost), context=Context())
+        self._returning = task
+        task.add_done_callback(self._returned)
 
-    # -- for the client ----------------------------------------------------------------------
-
-    def close(self, reason: str) -> None:
-        """Ends in good order."""
-        self.stopping = True
-        self._session.goodbye(reason)
-        self._finish(ConnectionLost(f"The connection was closed here: {reason}."))
-
-    def abort(self) -> None:
-        """Cuts the connection, if there is one; what is pending fails."""
-        self.stopping = True
-        self._finish(ConnectionLost("The connection was given up here."))
-        if self._connection is not None:
-            self._connection.abort()
-
-    async def gone(self) -> None:
-        """Waits until the connection is no more."""
-        if self._connection is not None:
-            await asyncio.shield(self._gone)
-
-    # -- for the replica (see `Calls`) -------------------------------------------------------
-
-    @property
-    def queue_tick(self) -> int:
-        """Of the source."""
-        return self._session.follower.queue_tick
-
-    @property
-    def machine_tick(self) -> int:
-        """Of the source."""
-        return self._session.follower.machine_tick
-
-    def call(self, type_: MutationType, states: list[int], args: object) -> RemoteResult:
-        """Sends a mutation; on a connection that is gone, the result fails."""
-        if self._over is not None:
-            result = RemoteResult(self, 0)
-            result.settle(Outcome.ERROR, NIL, self._over)
-            return result
-        raw = NIL if args is None else wire.encode(args, "The arguments")
-        seq = self._session.mutate(type_, states, raw)
-        result = self._results[seq] = RemoteResult(self, seq)
-        if self._connection is not None:
-            self._connection.hurry()
-        return result
-
-    def cancel(self, seq: int) -> None:
-        """Tells the source that nobody waits for the answer any more."""
-        self._session.cancel(seq)
-        if self._connection is not None:
-            self._connection.hurry()
-
-    # -- the connection's handler ------------------------------------------------------------
-
-    def connected(self, connection: Connection) -> None:
-        """See `Handler`."""
-        self._connection = connection
-        if self._over is not None:
-            connection.abort()
-        else:
-            self._client.link_connected()
-            connection.wake()
-
-    def received(self, data: bytes) -> None:
-        """See `Handler`."""
-        try:
-            for event in self._session.receive(data):
-                if type(event) is Answered:
-                    self._answered(event)
-                elif type(event) is Advanced and self._replica is not None:
-                    self._replica.advance(event.pairs)
-                else:
-                    self._other(event)
-        except Exception as error:  # a fault here: recorded, and the connection is given up
-            self._client.machine.add_err(error)
-            self._session.fail(RpcError("The client failed; its own log says why."))
-            self._lost(error)
-
-    def outgoing(self) -> bytes:
-        """See `Handler`."""
-        return self._session.to_send()
-
-    def lost(self, error: Exception | None) -> None:
-        """See `Handler`."""
-        if not self._gone.done():
-            self._gone.set_result(None)
-        because = "" if error is None else f" ({error})"
-        self._lost(ConnectionLost(f"The connection was cut{because}."))
-
-    # -- inside ------------------------------------------------------------------------------
-
-    def _answered(self, event: Answered) -> None:
-        result = self._results.pop(event.seq)
-        if event.outcome is Outcome.ERROR:
-            result.settle(event.outcome, NIL, wire.error_from_raw(event.value))
-        else:
-            result.settle(event.outcome, event.value, None)
-
-    def _other(self, event: Event | Called) -> None:
-        if isinstance(event, Opened):
-            self._replica = self._client.link_opened(self, event)
-            if not self.opened.done():
-                self.opened.set_result(None)
-        elif isinstance(event, Delivered) and self._replica is not None:
-            self._client.link_delivered(self._replica.source_id, event)
-        elif isinstance(event, Resynced):
-            self._client.link_resynced()
-        elif isinstance(event, Closed):
-            self._lost(event.error)
-
-    def _lost(self, cause: Exception) -> None:
-        """The end, if it was not this side that wanted it."""
-        if self._over is not None:
-            return
-        if isinstance(cause, ConnectionLost):
-            error = cause
-        else:
-            error = ConnectionLost(f"The connection ended: {cause}")
-            error.__cause__ = cause
-        was_open = self._replica is not None
-        self._refuse_opening(cause)
-        self._finish(error)
-        if was_open and not self.stopping:
-            self._client.link_lost(self, error, cause)
-
-    def _finish(self, error: ConnectionLost) -> None:
-        """Everything that is pending fails, once."""
-        if self._over is not None:
-            return
-        self._over = error
-        self._refuse_opening(error)
-        if self._connection is not None:
-            self._connection.close()
-        results, self._results = self._results, {}
-        for result in results.values():
-            result.settle(Outcome.ERROR, NIL, error)
-        if self._replica is not None:
-            self._replica.lose(error)
-
-    def _refuse_opening(self, error: Exception) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error)
-            self.opened.exception()  # nobody may be waiting for it
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        if self._returning is task:
+            self._returning = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.machine.add_err(error)

@@ -5,19 +5,27 @@
 3. Arguments cross only as the struct that the state declares; they are decoded and checked
    before the source hears of the mutation.
 4. `set` ends every state that it does not name, so it needs every state to be open both ways.
-
-These are decisions about a mutation as it is called. That a state which is opened may bring or
-end closed ones by its relations is for the author of the schema to judge.
+5. Relations open nothing: what is opened must not be able to bring or end a closed state by
+   them, unless the exposure says that it may (`implied`). What may happen is judged from the
+   schema alone, once, whatever is active: `add`, `remove`, `require` and auto states count;
+   what handlers do is the program's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from amnode.errors import AmnodeError, ErrorData, ProtocolError, RefusedError, from_data
+from amnode.errors import (
+    AmnodeError,
+    ErrorData,
+    OptionError,
+    ProtocolError,
+    RefusedError,
+    from_data,
+)
 from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema
 from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
@@ -25,8 +33,10 @@ from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 #: State to the wire struct of its arguments; None if it takes none.
 Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
 
+_MATCH: msgspec.msgpack.Decoder[dict[str, object]] = msgspec.msgpack.Decoder(dict[str, object])
 _CONTROLLER = Role.CONTROLLER
-_REMOVE, _SET, _TOGGLE = (
+_ADD, _REMOVE, _SET, _TOGGLE = (
+    int(MutationType.ADD),
     int(MutationType.REMOVE),
     int(MutationType.SET),
     int(MutationType.TOGGLE),
@@ -46,10 +56,12 @@ class Exposure(msgspec.Struct, frozen=True):
         mutable: the states that may be added, each with the struct of its arguments (None: it
             takes none). A struct all of whose fields have defaults need not be sent.
         removable: the states that may be removed, likewise.
+        implied: closed states that the relations of opened ones may bring and end (rule 5).
     """
 
     mutable: Opened = msgspec.field(default_factory=_closed)
     removable: Opened = msgspec.field(default_factory=_closed)
+    implied: Sequence[str] = ()
 
 
 class ErrorReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,19 +94,45 @@ class Gate:
 
     Raises:
         StateUnknownError: the exposure names a state that the source does not have.
+        OptionError: what it opens can change closed states by relations (rule 5).
     """
 
     def __init__(self, schema: Schema, exposure: Exposure) -> None:
         self.names = schema.names
         self._mutable = _compile(schema, exposure.mutable)
         self._removable = _compile(schema, exposure.removable)
+        self._implied = {schema.index(name) for name in exposure.implied}
         size = len(schema)
         self._all_open = len(self._mutable) == size == len(self._removable)
+        for type_, index, reached, verb in self._leaks(schema):
+            raise OptionError(
+                f"The exposure opens {MutationType(type_).name.lower()} of "
+                f"{self.names[index]}, whose relations may {verb} {self.names[reached]}, which "
+                f"is closed; open that too, or name it in Exposure.implied."
+            )
 
     def grow(self, schema: Schema) -> None:
-        """The source has more states; they are closed."""
+        """The source has more states; they are closed, and so is what would change them."""
         self.names = schema.names
         self._all_open = False
+        for type_, index, _reached, _verb in [*self._leaks(schema)]:
+            (self._removable if type_ == _REMOVE else self._mutable).pop(index, None)
+
+    def _leaks(self, schema: Schema) -> Iterator[tuple[int, int, int, str]]:
+        """What breaks rule 5: the type, its state, and which closed state it may change how."""
+        reach = _Reach(schema)
+        for type_, opened in ((_ADD, self._mutable), (_REMOVE, self._removable)):
+            for index in opened:
+                starts, ends = reach.of(index, removed=type_ == _REMOVE)
+                for verb, found, free in (
+                    ("bring", starts, self._mutable),
+                    ("end", ends, self._removable),
+                ):
+                    for reached in sorted(found):
+                        if not (
+                            reached == index or reached in free or reached in self._implied
+                        ):
+                            yield type_, index, reached, verb
 
     def check(
         self, role: Role, type_: int, states: Sequence[int], args: msgspec.Raw
@@ -125,6 +163,39 @@ class Gate:
         else:
             decoder = self._only_decoder(opened, states)
         return self._decode(decoder, states, args)
+
+    def check_match(
+        self, role: Role, states: Sequence[int], args: msgspec.Raw
+    ) -> tuple[str, dict[str, object]]:
+        """The state and the arguments that a client waits for.
+
+        Raises:
+            RefusedError: the state is not open to it with arguments, which are its business.
+            ProtocolError: these are not fields of the struct that the state takes.
+        """
+        if role is not _CONTROLLER:
+            raise RefusedError(
+                "An observer may not ask for arguments; connect as a controller."
+            )
+        if len(states) != 1:
+            raise ProtocolError(
+                f"A wait for the arguments of {len(states)} states; one is due."
+            )
+        name, decoder = self.names[states[0]], self._mutable.get(states[0])
+        if decoder is None:
+            raise RefusedError(f"State {name} takes no arguments from outside.")
+        try:
+            match = _MATCH.decode(args)
+        except DECODE_ERRORS as error:
+            raise ProtocolError(f"A wait for the arguments of {name}: {error}.") from None
+        fields = decoder.type.__struct_fields__
+        unknown = [field for field in match if field not in fields]
+        if unknown:
+            raise ProtocolError(
+                f"{decoder.type.__name__} has no field {unknown[0]!r}; it has "
+                f"{', '.join(fields)}."
+            )
+        return name, match
 
     def _only_decoder(
         self, opened: _Decoders, states: Sequence[int]
@@ -164,3 +235,43 @@ def _compile(schema: Schema, opened: Opened) -> _Decoders:
         schema.index(name): None if struct is None else msgspec.msgpack.Decoder(struct)
         for name, struct in opened.items()
     }
+
+
+class _Reach:
+    """What a mutation may bring and end by relations, at most, whatever is active."""
+
+    def __init__(self, schema: Schema) -> None:
+        size = range(len(schema))
+        rows = [schema[name] for name in schema.names]
+        self._add = [[schema.index(name) for name in row.add] for row in rows]
+        self._remove = [[schema.index(name) for name in row.remove] for row in rows]
+        #: States that end with one, and auto states that it may bring by coming or by going.
+        self._needed_by: list[list[int]] = [[] for _ in size]
+        self._lets_in: list[list[int]] = [[] for _ in size]
+        self._kept_out: list[list[int]] = [[] for _ in size]
+        for index, row in enumerate(rows):
+            for name in row.require:
+                self._needed_by[schema.index(name)].append(index)
+                if row.auto:
+                    self._lets_in[schema.index(name)].append(index)
+            for removed in self._remove[index]:
+                if rows[removed].auto:
+                    self._kept_out[index].append(removed)
+
+    def of(self, index: int, *, removed: bool) -> tuple[set[int], set[int]]:
+        """The states that may come and those that may end if this one does, itself included."""
+        starts, ends = set[int](), set[int]()
+        todo = [(index, removed)]
+        while todo:
+            state, gone = todo.pop()
+            found = ends if gone else starts
+            if state in found:
+                continue
+            found.add(state)
+            if gone:
+                todo += [(i, True) for i in self._needed_by[state]]
+                todo += [(i, False) for i in self._kept_out[state]]
+            else:
+                todo += [(i, False) for i in (*self._add[state], *self._lets_in[state])]
+                todo += [(i, True) for i in self._remove[state]]
+        return starts, ends

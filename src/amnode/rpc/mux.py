@@ -4,18 +4,22 @@ Rules:
 
 1. At most `pending_limit` connections have not shaken hands; for a newer one, the oldest is
    turned away.
-2. A client id has one server. A second connection of it is refused with a reason, or, with
-   `replace`, ends the first one.
+2. A client id has one server, and one session. A second connection of it is refused with a
+   reason, or, with `replace` or if the first one was cut off, ends the first session. One that
+   resumes the session goes on with its server.
 3. `admit` is asked after the client has proved itself, and last: a client that it admits is
-   told of by `on_disconnected`, once, however its connection ends.
-4. One tracer on the source feeds all servers.
+   told of by `on_disconnected`, once, when its session has ended, however that was.
+4. One follower of the source feeds all servers; a tracer is there only while a client wants
+   to see each mutation on its own.
+5. A source that is a replica serves while it follows its own source: when that is another
+   machine, its clients are cut and come back; when it is lost for good, they are let go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from types import MappingProxyType
 
@@ -23,12 +27,14 @@ from amnode.errors import RefusedError
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.transition import Event, Transition
 from amnode.rpc.exposure import Exposure, Gate
+from amnode.rpc.network_machine import NetworkMachine, RemoteTransition
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol.handshake import SecretOf, check_identity
 from amnode.rpc.protocol.sync import mixes
+from amnode.rpc.protocol.wire import Role
 from amnode.rpc.server import RpcServer
 from amnode.rpc.states import MuxStates
-from amnode.rpc.transport import LOCAL, Handler, Listener, Transport
+from amnode.rpc.transport import STREAMS, Handler, Listener, Transport
 
 #: Fresh bytes from the system.
 Entropy = Callable[[int], bytes]
@@ -38,8 +44,8 @@ class Mux:
     """Exposes a machine at an address to any number of clients.
 
     Args:
-        source: the machine that clients follow.
-        address: where to listen, such as `unix:/run/me/door.sock` or `memory:door`.
+        source: the machine that clients follow; it may be a replica of another.
+        address: where to listen, such as `unix:/run/me/door.sock` or `tcp:127.0.0.1:0`.
         name: of the mux; its machine is `rm-NAME`, its servers' are `rs-NAME-1` and so on, and
             clients are told `rs-NAME`.
         secret_of: the secret of a client (its id, its role), looked up at its hello; None
@@ -49,6 +55,10 @@ class Mux:
         admit: asked once a client has proved itself (rule 3); a text is why it is refused.
         on_connected: called when a client's handshake is done.
         on_disconnected: called when an admitted client's connection has ended, with the reason.
+        on_cut: called when an admitted client was cut off, with the reason; its session goes on
+            for `session_ttl`.
+        on_resumed: called when it is back in time.
+        allow_id: the one client id that may come in, on top of its secret; None is any.
         replace: whether a new connection of a client ends its old one (rule 2).
         transport: how clients reach it.
         entropy: fresh random bytes, as `os.urandom` makes them.
@@ -59,7 +69,7 @@ class Mux:
 
     def __init__(
         self,
-        source: Machine,
+        source: Machine | NetworkMachine,
         address: str,
         *,
         name: str,
@@ -69,8 +79,11 @@ class Mux:
         admit: Callable[[RpcServer], str | None] | None = None,
         on_connected: Callable[[RpcServer], None] | None = None,
         on_disconnected: Callable[[RpcServer, str], None] | None = None,
+        on_cut: Callable[[RpcServer, str], None] | None = None,
+        on_resumed: Callable[[RpcServer], None] | None = None,
+        allow_id: str | None = None,
         replace: bool = False,
-        transport: Transport = LOCAL,
+        transport: Transport = STREAMS,
         entropy: Entropy = os.urandom,
     ) -> None:
         self.machine = Machine(MuxStates, id=f"rm-{name}")
@@ -79,22 +92,25 @@ class Mux:
         self._address = address
         self._name = name
         self._server_id = check_identity(f"rs-{name}")
-        self._secret_of = secret_of
+        self._secret_of = secret_of if allow_id is None else _only(allow_id, secret_of)
         self._gate = Gate(source.schema, exposure or Exposure())
         self._factors = mixes(len(source.schema))
         self._options = options or RpcOptions()
         self._admit = admit
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
+        self._on_cut = on_cut
+        self._on_resumed = on_resumed
         self._replace = replace
         self._transport = transport
         self._entropy = entropy
         self._decoy = entropy(32)
-        self._tracer = _SourceTracer(self._gate)
+        self._feed = _Feed(source, self._gate)
         self._listener: Listener | None = None
         self._count = 0
         self._pending: dict[RpcServer, None] = {}
         self._servers: dict[str, RpcServer] = {}
+        self._sessions: dict[bytes, RpcServer] = {}
         self._connections: dict[RpcServer, None] = {}
         self._disposals: dict[asyncio.Task[None], None] = {}
         self._emptied: asyncio.Future[None] | None = None
@@ -104,11 +120,11 @@ class Mux:
 
     @property
     def address(self) -> str:
-        """Where clients connect."""
-        return self._address
+        """Where clients connect; while it listens, with the port that the system chose."""
+        return self._address if self._listener is None else self._listener.address
 
     @property
-    def source(self) -> Machine:
+    def source(self) -> Machine | NetworkMachine:
         """The machine that clients follow."""
         return self._source
 
@@ -140,9 +156,7 @@ class Mux:
         if not self.machine.is1("Start"):  # stopped meanwhile
             self._stop_listening()
             return
-        if len(self._source.schema) != len(self._gate.names):  # it grew while nobody served it
-            self._gate.grow(self._source.schema)
-        self._source.trace(self._tracer)
+        self._feed.start()
         self.machine.add1("Ready")
 
     async def stop(self) -> None:
@@ -151,7 +165,7 @@ class Mux:
         Clients are told. A connection that does not close within `close_timeout` is cut.
         """
         self._stop_listening()
-        self._source.untrace(self._tracer)
+        self._feed.stop()
         self.machine.remove1("Start")
         for server in [*self._connections]:
             server.close("the server stops")
@@ -190,6 +204,7 @@ class Mux:
             factors=self._factors,
             host=self,
             secret_of=self._secret_of,
+            key_of=self._key_of,
             nonce=self._entropy(32),
             decoy=self._decoy,
             options=self._options,
@@ -212,30 +227,61 @@ class Mux:
 
     def admit(self, server: RpcServer) -> str | None:
         """Rules 2 and 3."""
+        if server.resumes:
+            return None  # it was admitted when its session began
         client_id = server.client_id
-        if client_id in self._servers and not self._replace:
+        old = self._servers.get(client_id)
+        if old is not None and old.is_connected and not self._replace:
             return f"{client_id} is connected already; one connection a client is allowed."
         reason = None if self._admit is None else self._admit(server)
         if reason is not None:
             return reason
-        if (old := self._servers.get(client_id)) is not None:
+        if old is not None:
             old.close("replaced by a newer connection of the same client")
         self._servers[client_id] = server
         return None
 
+    def heir(self, session: bytes) -> RpcServer | None:
+        """The server whose session a new connection resumes."""
+        return self._sessions.get(session)
+
+    def _key_of(self, session: bytes, client_id: str, role: Role) -> bytes | None:
+        """The key of a session that is here, and is that client's in that role."""
+        server = self._sessions.get(session)
+        if server is None or (server.client_id, server.role) != (client_id, role):
+            return None
+        return server.session_key
+
     def opened(self, server: RpcServer) -> None:
         """A client's handshake is done."""
         self._pending.pop(server, None)
-        self._tracer.add(server)
+        if self._options.session_ttl > 0:
+            self._sessions[server.session] = server
+        self._feed.add(server)
         self.machine.add1("HasClients")
         self.machine.remove1("NewServerErr")
         if self._on_connected is not None:
             self._on_connected(server)
 
+    def cut(self, server: RpcServer, reason: str) -> None:
+        """The connection of a server is no more; its client may come back."""
+        self._feed.remove(server)
+        if self._on_cut is not None:
+            on_cut = self._on_cut
+            server.guard(lambda: on_cut(server, reason))
+
+    def resumed(self, server: RpcServer) -> None:
+        """The client of a server is back."""
+        self._feed.add(server)
+        if self._on_resumed is not None:
+            self._on_resumed(server)
+
     def ended(self, server: RpcServer, reason: str) -> None:
         """A server serves no more."""
         self._pending.pop(server, None)
-        self._tracer.remove(server)
+        if self._sessions.get(server.session) is server:
+            del self._sessions[server.session]
+        self._feed.remove(server)
         if self._servers.get(server.client_id) is not server:
             return  # it was never admitted
         del self._servers[server.client_id]
@@ -246,14 +292,20 @@ class Mux:
             server.guard(lambda: on_disconnected(server, reason))
 
     def disconnected(self, server: RpcServer) -> None:
-        """The connection of a server is no more."""
-        self._connections.pop(server, None)
+        """A server has ended, and has no connection."""
+        if self._connections.pop(server, self) is self:
+            return
         loop = asyncio.get_running_loop()
         disposal = loop.create_task(server.machine.dispose(), context=Context())
         self._disposals[disposal] = None
         disposal.add_done_callback(lambda done: self._disposals.pop(done, None))
         if self._emptied is not None and not self._connections and not self._emptied.done():
             self._emptied.set_result(None)
+
+
+def _only(client_id: str, secret_of: SecretOf) -> SecretOf:
+    """The secret of one client, and of no other."""
+    return lambda asked, role: secret_of(asked, role) if asked == client_id else None
 
 
 class _Handlers:
@@ -264,32 +316,81 @@ class _Handlers:
         event.machine.remove1("ClientConnected")
 
 
-class _SourceTracer:
-    """Tells the open servers of each transition of the source (rule 4)."""
+class _Feed:
+    """Tells the open servers of what moves at the source (rule 4)."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, source: Machine | NetworkMachine, gate: Gate) -> None:
+        self._source = source
         self._gate = gate
         self._servers: dict[RpcServer, None] = {}
+        self._steps = _Steps()
+
+    def start(self) -> None:
+        """Follows the source."""
+        if len(self._source.schema) != len(self._gate.names):  # it grew while nobody served it
+            self._gate.grow(self._source.schema)
+        self._source.follow(self)
+
+    def stop(self) -> None:
+        """Follows it no more."""
+        self._source.unfollow(self)
+        self._source.untrace(self._steps)
 
     def add(self, server: RpcServer) -> None:
         """Starts to tell a server."""
-        self._servers[server] = None
+        if server.wants_steps:
+            self._steps.servers[server] = None
+            self._source.trace(self._steps)
+        else:
+            self._servers[server] = None
 
     def remove(self, server: RpcServer) -> None:
         """Stops to."""
         self._servers.pop(server, None)
+        if self._steps.servers.pop(server, self) is not self and not self._steps.servers:
+            self._source.untrace(self._steps)
 
-    def transition_end(self, transition: Transition) -> None:
-        """See `amnode.machine.tracing`."""
-        if not transition.changed or not self._servers:
-            return
-        ticks = transition.machine.time()
-        moved = [(index, ticks[index]) for index in transition.changed]
+    def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
+        """See `amnode.machine.tracing.Follower`."""
+        moved = [(index, ticks[index]) for index in changed]
         for server in self._servers:
             server.moved(moved)
 
-    def schema_changed(self, source: Machine) -> None:
-        """See `amnode.machine.tracing`."""
-        self._gate.grow(source.schema)
-        for server in self._servers:
+    def schema_changed(self, machine: Machine) -> None:
+        """See `amnode.machine.tracing.Follower`."""
+        self._gate.grow(machine.schema)
+        for server in (*self._servers, *self._steps.servers):
             server.source_grew()
+
+    def source_restarted(self) -> None:
+        """See `NetworkMachine.follow` (rule 5)."""
+        for server in (*self._servers, *self._steps.servers):
+            server.abort()
+
+    def source_lost(self, error: Exception) -> None:
+        """See `NetworkMachine.follow` (rule 5)."""
+        for server in (*self._servers, *self._steps.servers):
+            server.close(f"its source is lost: {error}")
+
+
+class _Steps:
+    """The tracer for servers whose clients want to see each mutation on its own."""
+
+    def __init__(self) -> None:
+        self.servers: dict[RpcServer, None] = {}
+
+    def transition_end(self, transition: Transition | RemoteTransition) -> None:
+        """See `amnode.machine.tracing`."""
+        if not transition.accepted:
+            return
+        ticks = transition.machine.ticks()
+        moved = [(index, ticks[index]) for index in transition.changed]
+        if isinstance(transition, RemoteTransition):
+            type_, called = transition.type, transition.called
+        else:
+            type_, called = transition.mutation.type, transition.mutation.called
+        for server in [*self.servers]:
+            if type_ is None:  # the sum of several, from another source
+                server.moved(moved)
+            else:
+                server.stepped(moved, int(type_), called)

@@ -7,161 +7,77 @@ Reads and waits are local, from the clock that the differences move. Mutations g
 
 1. When a result is done, the replica already reflects the mutation.
 2. What is seen here is a state that the source was in, or a merge of consecutive ones.
-3. Once the connection is lost the replica keeps its last values; waits and contexts end, and
-   everything that is not answered fails with `ConnectionLost`.
+3. While the connection is cut, and the client tries to come back, the replica keeps its last
+   values, waits go on, and mutations are kept. Once it is lost for good, waits and contexts
+   end, and everything that is not answered fails with `ConnectionLost`.
+4. If the source was restarted, it is another machine, with other clocks: contexts end, and
+   waits for ticks fail; waits for states go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator, Sequence
-from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from amnode.errors import DeliveryError, NotSyncedError, RefusedError, RpcError
+from amnode.errors import ConnectionLost, NotSyncedError
 from amnode.machine.api import MachineApi
-from amnode.machine.queue import CANCELED, EXECUTED, MutationType, Result
+from amnode.machine.queue import EXECUTED, MutationType, Result
 from amnode.machine.resolve import bits, each
 from amnode.machine.schema import EXCEPTION, Schema
+from amnode.machine.tracing import Follower
 from amnode.rpc.exposure import ErrorReport
-from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Outcome
+from amnode.rpc.protocol.wire import Request
+from amnode.rpc.remote import Conversation, RemoteCall, RemoteCheck, RemoteResult
+from amnode.rpc.streams import Incoming
 
 T = TypeVar("T")
 
-_EXECUTED = Outcome.EXECUTED
-
-
-class Calls(Protocol):
-    """The connection of a replica."""
-
-    @property
-    def queue_tick(self) -> int:
-        """Of the source."""
-        ...
-
-    @property
-    def machine_tick(self) -> int:
-        """Of the source."""
-        ...
-
-    def call(self, type_: MutationType, states: list[int], args: object) -> RemoteResult:
-        """Sends a mutation."""
-        ...
-
-    def cancel(self, seq: int) -> None:
-        """Tells the source that nobody waits for the answer any more."""
-        ...
-
-
-class RemoteResult:
-    """The answer to a remote mutation: an awaitable that need not be awaited.
-
-    Awaiting it gives `EXECUTED` or `CANCELED`, or raises the error that the answer carries. If
-    the last task that awaits it is cancelled, the source is told, and may stop the work.
-    """
-
-    __slots__ = ("_calls", "_error", "_outcome", "_seq", "_value", "_waiters")
-
-    def __init__(self, calls: Calls, seq: int) -> None:
-        self._calls = calls
-        self._seq = seq
-        self._outcome: Outcome | None = None
-        self._value = NIL
-        self._error: Exception | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether the answer is here."""
-        return self._outcome is not None
-
-    @property
-    def value(self) -> msgspec.Raw:
-        """What the answer carried, as msgpack; nil before, and if it carried nothing."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        """False only if the mutation was canceled, or failed.
-
-        Raises:
-            RpcError: it is not answered yet.
-        """
-        if self._outcome is None:
-            raise RpcError("This mutation is not answered yet; await it first.")
-        return self._outcome is _EXECUTED
-
-    def __await__(self) -> Generator[Any, None, Result]:
-        if self._outcome is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                yield from waiter
-            except asyncio.CancelledError:
-                self._forget(waiter)
-                raise
-        if self._error is not None:
-            raise self._error
-        return EXECUTED if self._outcome is _EXECUTED else CANCELED
-
-    def __repr__(self) -> str:
-        return f"<RemoteResult {self._seq} {self._outcome.name if self._outcome else 'open'}>"
-
-    def _forget(self, waiter: asyncio.Future[None]) -> None:
-        """A task that waited was cancelled; if it was the last, nobody waits any more."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            if not self._waiters:
-                self._calls.cancel(self._seq)
-
-    def settle(self, outcome: Outcome, value: msgspec.Raw, error: Exception | None) -> None:
-        """The answer is here, or never will be."""
-        self._outcome = outcome
-        self._value = value
-        self._error = error
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
-
-class RemoteCall(Generic[T]):
-    """A remote mutation that is awaited for the value of its answer.
-
-    Attributes:
-        result: the answer, without its value.
-    """
-
-    __slots__ = ("_decoder", "result")
-
-    def __init__(self, result: RemoteResult, type_: type[T]) -> None:
-        self.result = result
-        self._decoder = _decoder_of(type_)
-
-    def __await__(self) -> Generator[Any, None, T]:
-        outcome = yield from self.result.__await__()
-        if outcome is CANCELED:
-            raise RefusedError("The source canceled the mutation.")
-        try:
-            return cast("T", self._decoder.decode(self.result.value))
-        except DECODE_ERRORS as error:
-            raise DeliveryError(f"The answer is not what was expected: {error}.") from error
+_ADD = MutationType.ADD
 
 
 class RemoteTransition:
-    """What a replica's tracers are told: one update of its source, maybe several transitions.
+    """What a replica's tracers are told: one update of its source.
+
+    It may be the sum of several transitions, unless the client asked for each (`every`).
 
     Attributes:
         machine: the replica.
         changed: the states whose tick moved, by index.
+        type: of the mutation, if it was one; None for a sum.
+        called: the states that it called, by index.
+        accepted: True; what was refused is not told.
     """
 
-    __slots__ = ("changed", "machine")
+    __slots__ = ("called", "changed", "machine", "type")
 
-    def __init__(self, machine: NetworkMachine, changed: tuple[int, ...]) -> None:
+    accepted = True
+
+    def __init__(
+        self,
+        machine: NetworkMachine,
+        changed: tuple[int, ...],
+        type_: MutationType | None = None,
+        called: tuple[int, ...] = (),
+    ) -> None:
         self.machine = machine
         self.changed = changed
+        self.type = type_
+        self.called = called
+
+
+class SourceFollower(Follower, Protocol):
+    """What `NetworkMachine.follow` takes."""
+
+    def source_restarted(self) -> None:
+        """The source is another machine, with clocks of its own."""
+        ...
+
+    def source_lost(self, error: Exception) -> None:
+        """The replica follows its source no more."""
+        ...
 
 
 class NetworkMachine(MachineApi):
@@ -171,16 +87,22 @@ class NetworkMachine(MachineApi):
         schema: of the source.
         id: of the replica itself.
         source_id: of the machine that it follows.
-        calls: the connection.
+        calls: the client's end of the session.
     """
 
-    def __init__(self, schema: Schema, *, id: str, source_id: str, calls: Calls) -> None:
+    def __init__(self, schema: Schema, *, id: str, source_id: str, calls: Conversation) -> None:
         super().__init__(schema, id=id)
         self.source_id = source_id
         self._calls = calls
+        self._followers: tuple[SourceFollower, ...] = ()
 
     def __repr__(self) -> str:
         return f"<NetworkMachine {self.id} of {self.source_id} {self}>"
+
+    @property
+    def root_id(self) -> str:
+        """The id of the source."""
+        return self.source_id
 
     @property
     def queue_tick(self) -> int:
@@ -213,7 +135,7 @@ class NetworkMachine(MachineApi):
             StateUnknownError: the source has no such state.
             DeliveryError: the arguments cannot be encoded, or are too large; nothing was sent.
             RefusedError: (awaiting) it is not open to this client.
-            ConnectionLost: (awaiting) nobody knows whether it was run.
+            ConnectionLost: (awaiting) there will be no answer; `outcome` says what is known.
         """
         return self._call(MutationType.ADD, states, args)
 
@@ -257,14 +179,21 @@ class NetworkMachine(MachineApi):
         return self._call(MutationType.ADD, states, ErrorReport.of(error))
 
     def request(
-        self, states: Sequence[str], args: object = None, *, result_type: type[T] = msgspec.Raw
+        self,
+        states: Sequence[str],
+        args: object = None,
+        *,
+        result_type: type[T] = msgspec.Raw,
+        upload: AsyncIterator[Any] | None = None,
     ) -> RemoteCall[T]:
         """Asks the source for states, and for the value that its answer carries.
 
         Args:
             states: the names.
             args: see `add`.
-            result_type: what the value must be; `msgspec.Raw` takes it undecoded.
+            result_type: what the value must be; `msgspec.Raw` takes it undecoded, `memoryview`
+                takes bytes without a copy.
+            upload: items that the handler at the source reads (`Origin.items`) while it works.
 
         Returns:
             An awaitable for the value; the mutation is on its way already. Cancelling the task
@@ -273,15 +202,94 @@ class NetworkMachine(MachineApi):
         Raises:
             RefusedError: (awaiting) the source canceled the mutation, or it is not open.
             DeliveryError: (awaiting) the value is of another type; see also `add`.
-            ConnectionLost: (awaiting) nobody knows whether it was run.
+            ConnectionLost: (awaiting) there will be no answer; `outcome` says what is known.
         """
-        return RemoteCall(self._call(MutationType.ADD, states, args), result_type)
+        result = self._calls.call(_ADD, self._indexes(states), args, upload)
+        return RemoteCall(result, result_type)
+
+    def stream(
+        self,
+        states: Sequence[str],
+        args: object = None,
+        *,
+        item_type: type[T] = msgspec.Raw,
+        upload: AsyncIterator[Any] | None = None,
+    ) -> Incoming[T]:
+        """Asks the source for states, and for the stream that it answers with.
+
+        The handler at the source gives it with `Deferred.stream`. A reader that is slow makes
+        the source wait; one that stops (`aclose`, or the end of `async with aclosing(...)`)
+        tells it to.
+
+        Args:
+            states: the names.
+            args: see `add`.
+            item_type: what each item must be.
+            upload: items that the handler reads while it works.
+
+        Returns:
+            An async iterator, for one task; the mutation is on its way already. It raises what
+            the iterator at the source raised, and what `request` raises.
+        """
+        indexes = self._indexes(states)
+        return self._calls.stream(_ADD, indexes, args, item_type, upload)
+
+    # -- asking the source -----------------------------------------------------------------
+
+    def can_add(self, states: Sequence[str], args: object = None) -> RemoteCheck:
+        """Whether states could become active now; decided at the source, where nothing changes.
+
+        Returns:
+            An awaitable for the answer; False too if the states are not open to this client.
+        """
+        return RemoteCheck(self._calls.call(Request.CAN_ADD, self._indexes(states), args))
+
+    def can_add1(self, state: str, args: object = None) -> RemoteCheck:
+        """Whether one state could become active now; see `can_add`."""
+        return self.can_add((state,), args)
+
+    def can_remove(self, states: Sequence[str], args: object = None) -> RemoteCheck:
+        """Whether states could become inactive now; see `can_add`."""
+        return RemoteCheck(self._calls.call(Request.CAN_REMOVE, self._indexes(states), args))
+
+    def can_remove1(self, state: str, args: object = None) -> RemoteCheck:
+        """Whether one state could become inactive now; see `can_add`."""
+        return self.can_remove((state,), args)
+
+    def when_args(self, state: str, match: Mapping[str, object]) -> RemoteResult:
+        """Waits for a call of this state with arguments that match; decided at the source.
+
+        Args:
+            state: the name; it has to be open to this client, with a struct of arguments.
+            match: fields with the values expected.
+
+        Returns:
+            An awaitable; cancelling the task that awaits it ends the wait at the source.
+        """
+        return self._calls.call(Request.WHEN_ARGS, [self.schema.index(state)], dict(match))
+
+    def forward(self, type_: MutationType, states: Sequence[int], args: object) -> RemoteResult:
+        """Asks the source for what a client of this replica asked for, states by index."""
+        return self._calls.call(type_, [*states], args)
 
     def _call(self, type_: MutationType, states: Sequence[str], args: object) -> RemoteResult:
+        return self._calls.call(type_, self._indexes(states), args)
+
+    def _indexes(self, states: Sequence[str]) -> list[int]:
         if isinstance(states, str):
             states = (states,)
-        index = self.schema.index
-        return self._calls.call(type_, [*dict.fromkeys(map(index, states))], args)
+        return [*dict.fromkeys(map(self.schema.index, states))]
+
+    # -- being followed ----------------------------------------------------------------------
+
+    def follow(self, follower: SourceFollower) -> None:
+        """Has a follower told of what moves here; again changes nothing."""
+        if not any(known is follower for known in self._followers):
+            self._followers = (*self._followers, follower)
+
+    def unfollow(self, follower: SourceFollower) -> None:
+        """Removes a follower, if it is there."""
+        self._followers = tuple(known for known in self._followers if known is not follower)
 
     # -- following: called by the client ---------------------------------------------------
 
@@ -289,19 +297,51 @@ class NetworkMachine(MachineApi):
         """Takes over the first snapshot, before anybody looks."""
         self._move(pairs)
 
-    def advance(self, pairs: Sequence[int]) -> None:
+    def reload(self, source_id: str, pairs: Sequence[int]) -> None:
+        """Takes over the snapshot of a new connection, maybe of another machine (rule 4).
+
+        Args:
+            source_id: of the source.
+            pairs: flat pairs of a state's index and its tick; those that are 0 left out.
+        """
+        ticks = self._clock.ticks
+        now = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        steps = {i: now.get(i, 0) - tick for i, tick in enumerate(ticks)}
+        flat = [part for i, step in steps.items() if step for part in (i, step)]
+        if source_id == self.source_id:
+            self.advance(flat)
+            return
+        self.source_id = source_id
+        changed = self._move(flat)
+        self._waits.restart(ConnectionLost("The source was restarted: its clocks begin anew."))
+        self._waits.changed(changed)
+        for follower in self._followers:
+            follower.source_restarted()
+        self._tracers.tell("transition_end", RemoteTransition(self, changed))
+
+    def advance(
+        self,
+        pairs: Sequence[int],
+        type_: MutationType | None = None,
+        called: Sequence[int] = (),
+    ) -> None:
         """Follows the source: contexts end, waits resolve, tracers are told."""
         changed = self._move(pairs)
         waits = self._waits
         waits.expire(changed)
         waits.changed(changed)
+        for follower in self._followers:
+            follower.moved(changed, self._clock.ticks)
         if self._tracers:
-            self._tracers.tell("transition_end", RemoteTransition(self, changed))
+            told = RemoteTransition(self, changed, type_, tuple(called))
+            self._tracers.tell("transition_end", told)
 
     def lose(self, error: Exception) -> None:
-        """The connection is gone: every wait ends with `error`, every context ends."""
+        """The connection is gone for good: every wait ends with `error`, every context ends."""
         if self._waits.closed is None:
             self._waits.close(error)
+            for follower in self._followers:
+                follower.source_lost(error)
 
     def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
         advance = self._clock.advance
@@ -328,13 +368,18 @@ class SelectedMachine(NetworkMachine):
         *,
         id: str,
         source_id: str,
-        calls: Calls,
+        calls: Conversation,
         selected: Sequence[int],
     ) -> None:
         super().__init__(schema, id=id, source_id=source_id, calls=calls)
         self.followed: tuple[str, ...] = tuple(schema.names[i] for i in selected)
         self._selected = bits(selected)
         self._required = {i: _requirements(schema, i) for i in selected}
+
+    @property
+    def followed_states(self) -> Sequence[int]:
+        """The indexes of the states that are followed, ascending."""
+        return tuple(each(self._selected))
 
     def index(self, state: str) -> int:
         """The position of a followed state in machine time.
@@ -419,8 +464,3 @@ def _not_synced(state: str) -> NotSyncedError:
     return NotSyncedError(
         f"State {state} is not followed by this replica; name it in the client's `states`."
     )
-
-
-@lru_cache(maxsize=256)
-def _decoder_of(type_: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(type_)

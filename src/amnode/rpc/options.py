@@ -1,6 +1,9 @@
 """Every limit and time-out of a connection: unit, default, least value, reason.
 
-The defaults stand here and nowhere else.
+The defaults stand here and nowhere else. What a peer may cost before it has shaken hands is
+bounded by `handshake_timeout`, `pending_limit` and `handshake_frame_limit`; what it may cost
+after that by `frame_limit`, `call_limit`, `body_limit`, `stream_credit`, `outgoing_limit`,
+`payload_limit`, `answers_kept` and `answers_kept_bytes`.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from amnode.errors import OptionError
 HANDSHAKE_FRAME_LIMIT = 4 * 1024
 #: The largest frame that the 4-byte length of the protocol is used for.
 MAX_FRAME_LIMIT = 1 << 31
+#: Below this, a keep-alive would be most of what crosses.
+LEAST_KEEPALIVE = 0.05
 
 
 class RpcOptions(msgspec.Struct, frozen=True):
-    """Limits of one end of a connection. Both ends should agree on `frame_limit`.
+    """Limits of one end of a connection. Both ends should agree on the sizes.
 
     Attributes:
         connect_timeout: seconds for a client to get a connection. Default 5, more than 0: on
@@ -28,9 +33,42 @@ class RpcOptions(msgspec.Struct, frozen=True):
         handshake_frame_limit: bytes of a frame from a peer that has not proved itself. Default
             and least value 4096: a handshake needs no more.
         frame_limit: bytes of any other frame. Default 4 MiB, at least `handshake_frame_limit`:
-            the schema, the snapshot, arguments and payloads have to fit.
+            the schema and the snapshot have to fit; values that do not go in chunks.
         close_timeout: seconds that a closing connection may take to write what is left.
             Default 1, at least 0: a peer that does not read is cut after it.
+        keepalive: seconds after which a silent peer is asked for a sign of life, twice which
+            it is taken for dead. Default 10, at least 0.05, or 0 for none: the shorter one of
+            both ends counts. Only connections of a network (TCP and TLS) need it and use it.
+        session_ttl: seconds for which a server keeps the session of a client that was cut off.
+            Default 30, at least 0: 0 keeps none, and a client that comes back begins anew.
+        answers_kept: answers that a server remembers, until the client has acknowledged them,
+            so that what it asks for again does not run again. Default 1024, at least 1: a
+            client acknowledges every 64.
+        answers_kept_bytes: bytes of values in them. Default 64 MiB, at least 0: an answer
+            that is not remembered is unknown to a client which was cut off before it came.
+        call_limit: mutations of one client that wait for their answers. Default 4096, at least
+            1: more are refused, at either end.
+        chunk_size: bytes of a value from which it goes in chunks, and of a chunk. Default
+            256 KiB, at least 1024: larger ones are faster, and delay what is urgent more. At
+            most half of `frame_limit` is used.
+        credit: bytes of chunks that are on their way and not taken by the peer. Default 2 MiB,
+            at least 1024: less than the connection holds makes large values slow.
+        body_limit: bytes of one value in chunks, and of all that a peer has under way at once.
+            Default 1 GiB, at least 1024: they are kept in memory.
+        stream_credit: bytes of items of a stream that have come and not been read. Default
+            256 KiB, at least 1: a reader that is slow makes the writer wait.
+        payload_limit: bytes of payloads that the client has not taken. Default 64 MiB, at
+            least 1: one that is alone may be larger, another is refused.
+        outgoing_limit: bytes that wait to be written from which nothing more is read from the
+            peer. Default 16 MiB, at least 1: a peer that does not read is not served.
+        stall_timeout: seconds that a peer may read nothing while something waits for it, before
+            it is cut off. Default 30, more than 0.
+        reconnect_tries: attempts of a client to come back, in a row. Default 20, at least 0: 0
+            makes the first loss of its connection the last.
+        reconnect_timeout: seconds that they may take together. Default 30, at least 0.
+        reconnect_base: seconds of the back-off before the second attempt, which doubles with
+            each and is drawn from 0 to that (full jitter). Default 0.05, more than 0.
+        reconnect_cap: seconds that it is never above. Default 5, at least `reconnect_base`.
 
     Raises:
         OptionError: a value is out of its range.
@@ -42,24 +80,72 @@ class RpcOptions(msgspec.Struct, frozen=True):
     handshake_frame_limit: int = HANDSHAKE_FRAME_LIMIT
     frame_limit: int = 4 * 1024 * 1024
     close_timeout: float = 1.0
+    keepalive: float = 10.0
+    session_ttl: float = 30.0
+    answers_kept: int = 1024
+    answers_kept_bytes: int = 64 * 1024 * 1024
+    call_limit: int = 4096
+    chunk_size: int = 256 * 1024
+    credit: int = 2 * 1024 * 1024
+    body_limit: int = 1024 * 1024 * 1024
+    stream_credit: int = 256 * 1024
+    payload_limit: int = 64 * 1024 * 1024
+    outgoing_limit: int = 16 * 1024 * 1024
+    stall_timeout: float = 30.0
+    reconnect_tries: int = 20
+    reconnect_timeout: float = 30.0
+    reconnect_base: float = 0.05
+    reconnect_cap: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("connect_timeout", "handshake_timeout"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be more than 0 s.")
-        if not self.close_timeout >= 0:
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
+                raise OptionError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}."
+                )
+        if self.keepalive and self.keepalive < LEAST_KEEPALIVE:
             raise OptionError(
-                f"close_timeout is {self.close_timeout}; it must be at least 0 s."
+                f"keepalive is {self.keepalive}; it must be 0, or at least {LEAST_KEEPALIVE} s."
             )
-        if self.pending_limit < 1:
-            raise OptionError(f"pending_limit is {self.pending_limit}; it must be at least 1.")
-        if self.handshake_frame_limit < HANDSHAKE_FRAME_LIMIT:
+        if not self.reconnect_cap >= self.reconnect_base:
             raise OptionError(
-                f"handshake_frame_limit is {self.handshake_frame_limit}; "
-                f"it must be at least {HANDSHAKE_FRAME_LIMIT} bytes."
+                f"reconnect_cap is {self.reconnect_cap}; it must be at least reconnect_base "
+                f"({self.reconnect_base})."
             )
         if not self.handshake_frame_limit <= self.frame_limit <= MAX_FRAME_LIMIT:
             raise OptionError(
                 f"frame_limit is {self.frame_limit}; it must be between "
                 f"handshake_frame_limit ({self.handshake_frame_limit}) and {MAX_FRAME_LIMIT}."
             )
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of the largest value that goes in one frame, and of a chunk."""
+        return min(self.chunk_size, self.frame_limit // 2)
+
+
+_POSITIVE = ("connect_timeout", "handshake_timeout", "stall_timeout", "reconnect_base")
+_LEAST = {
+    "close_timeout": 0,
+    "pending_limit": 1,
+    "handshake_frame_limit": HANDSHAKE_FRAME_LIMIT,
+    "keepalive": 0,
+    "session_ttl": 0,
+    "answers_kept": 1,
+    "answers_kept_bytes": 0,
+    "call_limit": 1,
+    "chunk_size": 1024,
+    "credit": 1024,
+    "body_limit": 1024,
+    "stream_credit": 1,
+    "payload_limit": 1,
+    "outgoing_limit": 1,
+    "reconnect_tries": 0,
+    "reconnect_timeout": 0,
+}
+
+#: For connections whose loss is the end of everything: who uses them comes back in its own way.
+ONE_CONNECTION = RpcOptions(session_ttl=0, reconnect_tries=0)

@@ -1,10 +1,16 @@
 """Connections: the only file that opens a socket.
 
-    unix:PATH     a Unix stream socket; only its owner may connect (mode 0600)
-    memory:NAME   two ends in one event loop; no socket at all
+    unix:PATH        a Unix stream socket; only its owner may connect (mode 0600)
+    memory:NAME      two ends in one event loop; no socket at all
+    tcp:HOST:PORT    TCP without delay; on loopback only, unless plaintext is allowed in words
+    tls:HOST:PORT    TLS 1.2 or newer over TCP
 
 A driver is a `Handler`. It does not write: it *wakes* its connection, which asks it for its
-`outgoing` bytes once, as late as the loop turn allows. Rules:
+`outgoing` bytes once, as late as the loop turn allows. Bulk is not joined before it is written,
+and read straight into the handler's `sink`.
+
+One file, though long: it alone may open sockets, and the kinds of them share what follows.
+Rules:
 
 1. All that a turn has to say leaves as one write. What is said while bytes are being received
    leaves when they have been taken, the rest at the end of the turn.
@@ -13,6 +19,10 @@ A driver is a `Handler`. It does not write: it *wakes* its connection, which ask
 4. While the peer does not read, nothing is asked for: states that move meanwhile are merged.
 5. A closing connection may take `close_timeout` seconds to write what is left, then it is cut.
 6. Callbacks run in a context of their own, so that no cause of a mutation sticks to them.
+7. The protocol of a transport is a `_Sink` exactly while the handler has a sink: what it reads
+   is never more than fits, so that no byte behind the view is taken with it.
+8. A handler is made for a peer only when it may be one: of a Unix socket its user is checked,
+   by both ends, and of TLS its certificate.
 """
 
 from __future__ import annotations
@@ -22,16 +32,24 @@ import errno
 import os
 import socket
 import stat
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from amnode.errors import ConnectionLost, OptionError
+from amnode.errors import AuthError, ConnectionLost, OptionError
+from amnode.rpc.address import Address, endpoint, is_loopback, parse_address, plain
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
+
+#: What can be written. It is kept, not copied, until the system has it: never change it after.
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 #: Connections that the kernel completes before they are accepted.
 _BACKLOG: Final = 1024
@@ -42,6 +60,23 @@ _BACKLOG_PAUSE: Final = 0.01
 _MAX_UNIX_PATH: Final = 107
 #: What a path through a directory descriptor takes in front of the name.
 _MAX_UNIX_NAME: Final = _MAX_UNIX_PATH - len("/proc/self/fd/1234567/")
+#: The schemes of connections whose end the system may not tell.
+NETWORK: Final = ("tcp", "tls")
+#: Bytes that a transport holds before nothing more is asked for (rule 4). What it holds at most
+#: is this and one answer of the handler; more than this made bulk no faster.
+_WRITE_LIMIT: Final = 64 * 1024
+#: Buffers below so many bytes are joined where a loop writes one at a time.
+_JOINED: Final = 64 * 1024
+#: Seconds for the handshake of TLS: as long as a peer that proved nothing may take at all.
+_TLS_HANDSHAKE: Final = 5.0
+#: The number of TLS 1.2, the oldest version that is spoken.
+_TLS_1_2: Final = 0x0303
+#: Where the system tells the user at the other end of a Unix socket: Linux, and macOS (its
+#: SOL_LOCAL and LOCAL_PEERCRED). Both put the user's number into the same four bytes.
+_PEER_CREDENTIALS: Final = (
+    (socket.SOL_SOCKET, socket.SO_PEERCRED) if hasattr(socket, "SO_PEERCRED") else (0, 1)
+)
+_ROOT: Final = 0
 
 
 class Handler(Protocol):
@@ -55,8 +90,24 @@ class Handler(Protocol):
         """Bytes came, in any split. Must not raise."""
         ...
 
-    def outgoing(self) -> bytes:
-        """What there is to write now; asked after `Connection.wake`."""
+    def sink(self) -> memoryview | None:
+        """Where the next bytes have to go; asked after each `received` and `sunk`.
+
+        A writable view of bytes, which takes exactly as many as it has, or None (or an empty
+        one) for `received`.
+        """
+        ...
+
+    def sunk(self, count: int) -> None:
+        """So many bytes of the sink were filled, from its start. Must not raise."""
+        ...
+
+    def outgoing(self) -> bytes | Sequence[Buffer]:
+        """What there is to write now; asked after `Connection.wake`.
+
+        A sequence is written in its order without being joined. It is asked once: who has more
+        wakes the connection from here.
+        """
         ...
 
     def lost(self, error: Exception | None) -> None:
@@ -68,12 +119,22 @@ class Connection(ABC):
     """One end of a connection.
 
     Args:
-        handler: what it drives.
+        scheme: of its address.
+        peer: who is at the other end.
         close_timeout: see rule 5, in seconds.
+
+    Attributes:
+        scheme: "unix", "memory", "tcp" or "tls".
+        peer: who is at the other end, for messages: `127.0.0.1:41234`, a path, `user 1000`.
+        stall_timeout: seconds that the peer may read nothing while something waits for it,
+            before it is cut off; None waits for ever. The handler sets it.
     """
 
-    def __init__(self, handler: Handler, close_timeout: float) -> None:
-        self._handler = handler
+    _handler: Handler
+
+    def __init__(self, scheme: str, peer: str, close_timeout: float) -> None:
+        self.scheme = scheme
+        self.peer = plain(peer)
         self._close_timeout = close_timeout
         self._loop = asyncio.get_running_loop()
         self._context = Context()
@@ -81,10 +142,17 @@ class Connection(ABC):
         self._receiving = False
         self._waking = False
         self._paused = False
+        self._view: memoryview | None = None
         #: Whether the connection was closed, at this end or the other.
         self.closing = False
         self._lost = False
         self._cut: asyncio.TimerHandle | None = None
+        self.stall_timeout: float | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    def hand_over(self, handler: Handler) -> None:
+        """Gives it another handler, which hears of all that happens from now on."""
+        self._handler = handler
 
     def wake(self) -> None:
         """The handler has something to write (rule 1)."""
@@ -108,6 +176,7 @@ class Connection(ABC):
             return
         data = self._handler.outgoing()
         self.closing = True
+        self._aim(None)
         if data:
             self._write(data)
         self._cut = self._loop.call_later(
@@ -119,7 +188,13 @@ class Connection(ABC):
         """Closes at once; what was not written is dropped."""
         if not self._lost:
             self.closing = True
+            self._aim(None)
             self._abort()
+
+    def _begin(self, handler: Handler) -> None:
+        """Gives it the handler that it drives (rule 2)."""
+        self._handler = handler
+        handler.connected(self)
 
     def _take(self, data: bytes) -> None:
         """Called with what arrived."""
@@ -128,9 +203,29 @@ class Connection(ABC):
         self._receiving = True
         try:
             self._handler.received(data)
+            view = None if self.closing else self._handler.sink()
         finally:
             self._receiving = False
+        if view is not None:
+            self._aim(view)
         self._flush()
+
+    def _filled(self, count: int) -> None:
+        """Called when so many bytes were put into the view."""
+        if self.closing:
+            return
+        self._receiving = True
+        try:
+            self._handler.sunk(count)
+            view = None if self.closing else self._handler.sink()
+        finally:
+            self._receiving = False
+        self._aim(view)
+        self._flush()
+
+    def _aim(self, view: memoryview | None) -> None:
+        """Has what arrives go into a view, or be taken as it comes."""
+        self._view = view or None  # an empty one has no room
 
     def _flush(self) -> None:
         self._waking = False
@@ -142,22 +237,41 @@ class Connection(ABC):
 
     def _pause(self) -> None:
         self._paused = True
+        if self.stall_timeout is not None and not self.closing:
+            self._stall = self._loop.call_later(
+                self.stall_timeout, self.abort, context=self._context
+            )
 
     def _resume(self) -> None:
         self._paused = False
+        self._forget_stall()
         self.wake()
+
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _end(self, error: Exception | None) -> None:
         """Called when the connection is no more (rule 3)."""
         if self._lost:
             return
         self._lost = self.closing = True
+        self._forget_stall()
         if self._cut is not None:
             self._cut.cancel()
         self._handler.lost(error)
 
     @abstractmethod
-    def _write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None:
+        """Takes nothing from the peer until `resume_reading`; again changes nothing."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Takes what comes again."""
+
+    @abstractmethod
+    def _write(self, data: bytes | Sequence[Buffer]) -> None: ...
     @abstractmethod
     def _close(self) -> None: ...
     @abstractmethod
@@ -178,7 +292,7 @@ class Listener(ABC):
         """Accepts no more; connections that exist go on. Calling it again changes nothing."""
 
 
-#: Makes the handler of a new connection.
+#: Makes the handler of a new connection. Must not raise.
 Accept = Callable[[], Handler]
 
 
@@ -189,7 +303,7 @@ class Transport(Protocol):
         """Starts to accept connections.
 
         Raises:
-            OptionError: the address cannot work.
+            OptionError: the address cannot work, or not without TLS.
             ConnectionLost: it is taken, or the system refuses it.
         """
         ...
@@ -201,69 +315,151 @@ class Transport(Protocol):
 
         Raises:
             OptionError: the address cannot work.
+            AuthError: who answers there cannot be trusted, by its user or certificate.
             ConnectionLost: nobody answers there.
         """
         ...
 
 
-class LocalTransport:
-    """`unix:` and `memory:` addresses."""
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end of a Unix socket, as it was when it connected or listened."""
+    credentials = sock.getsockopt(*_PEER_CREDENTIALS, 76)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
 
-    def __init__(self) -> None:
+
+class _Users:
+    """Which users may be at the other end of a Unix socket (rule 8)."""
+
+    def __init__(self, allowed: frozenset[int], uid_of: Callable[[socket.socket], int]) -> None:
+        self._allowed = allowed
+        self._uid_of = uid_of
+
+    def peer(self, sock: socket.socket) -> int:
+        """The user at the other end.
+
+        Raises:
+            AuthError: it may not be there.
+        """
+        try:
+            uid = self._uid_of(sock)
+        except OSError as error:
+            raise AuthError(f"The user at the other end is unknown: {_why(error)}.") from error
+        if uid not in (os.geteuid(), _ROOT) and uid not in self._allowed:
+            raise AuthError(
+                f"The other end of the Unix socket is of user {uid}, neither ours nor root; "
+                f"if that is right, pass StreamTransport(allow_uids=frozenset({{{uid}}}))."
+            )
+        return uid
+
+
+def _check_version(option: str, context: ssl.SSLContext | None) -> None:
+    if context is not None and context.minimum_version < _TLS_1_2:
+        raise OptionError(
+            f"{option} allows {context.minimum_version.name}; set its minimum_version to "
+            "ssl.TLSVersion.TLSv1_2."
+        )
+
+
+def _check_verifies(context: ssl.SSLContext | None) -> None:
+    if context is not None and not context.verify_mode:
+        raise OptionError(
+            "client_tls trusts every server: its verify_mode is CERT_NONE; set it to "
+            "ssl.CERT_REQUIRED and load the certificate of who signs for your servers."
+        )
+
+
+def _needed(at: Address, option: str, context: ssl.SSLContext | None) -> ssl.SSLContext:
+    if context is None:
+        raise OptionError(f"{at} needs TLS; pass StreamTransport({option}=SSLContext).")
+    return context
+
+
+class StreamTransport:
+    """Every address that `amnode.rpc.address` lists.
+
+    Args:
+        server_tls: what listeners on `tls:` addresses show and ask for; one whose `verify_mode`
+            is `CERT_REQUIRED` serves only who shows a certificate.
+        client_tls: what connections to `tls:` addresses trust and show.
+        allow_plaintext: whether `tcp:` may be listened on off loopback, where others can read
+            along.
+        allow_uids: users at the other end of a Unix socket, beside one's own and root.
+        uid_of: tells the user at the other end.
+
+    Raises:
+        OptionError: a TLS context that is too weak to protect anything.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        allow_plaintext: bool = False,
+        allow_uids: frozenset[int] | None = None,
+        uid_of: Callable[[socket.socket], int] = peer_uid,
+    ) -> None:
+        _check_version("server_tls", server_tls)
+        _check_version("client_tls", client_tls)
+        _check_verifies(client_tls)
+        self._server_tls = server_tls
+        self._client_tls = client_tls
+        self._allow_plaintext = allow_plaintext
+        self._users = _Users(allow_uids or frozenset(), uid_of)
         self._listeners: WeakValueDictionary[str, _MemoryListener] = WeakValueDictionary()
 
     async def listen(self, address: str, accept: Accept, *, close_timeout: float) -> Listener:
         """See `Transport.listen`."""
-        scheme, rest = parse_address(address)
-        if scheme == "memory":
-            return self._listen_memory(address, rest, accept, close_timeout)
-        path = rest
-        return await _without_cause(
-            lambda: _listen_unix(address, path, accept, close_timeout),
-            lambda made: made.close(),
-        )
+        at = parse_address(address)
+        if at.scheme == "memory":
+            return self._listen_memory(at, accept, close_timeout)
+        if at.scheme == "unix":
+            making = lambda: _listen_unix(at, accept, close_timeout, self._users)  # noqa: E731
+        else:
+            tls = _needed(at, "server_tls", self._server_tls) if at.scheme == "tls" else None
+            allowed = self._allow_plaintext or tls is not None
+            making = lambda: _listen_tcp(at, accept, close_timeout, tls, allowed)  # noqa: E731
+        return await _without_cause(making, lambda made: made.close())
 
     async def connect(
         self, address: str, handler: Handler, *, close_timeout: float
     ) -> Connection:
         """See `Transport.connect`."""
-        scheme, rest = parse_address(address)
-        if scheme == "unix":
-            path = rest
-            return await _without_cause(
-                lambda: _connect_unix(address, path, handler, close_timeout),
-                lambda made: made.abort(),
-            )
-        listener = self._listeners.get(rest)
-        if listener is None or not listener.open_here():
-            raise ConnectionLost(f"Nobody listens at {address}.")
-        return listener.connect(handler, close_timeout)
+        at = parse_address(address)
+        if at.scheme == "memory":
+            return self._connect_memory(at, handler, close_timeout)
+        if at.scheme == "unix":
+            making = lambda: _connect_unix(at, handler, close_timeout, self._users)  # noqa: E731
+        elif not at.port:
+            raise OptionError(f"{address} has no port to connect to; 0 is for listening.")
+        elif at.scheme == "tcp":
+            making = lambda: _connect_tcp(at, handler, close_timeout)  # noqa: E731
+        else:
+            tls = _needed(at, "client_tls", self._client_tls)
+            making = lambda: _connect_tls(at, handler, close_timeout, tls)  # noqa: E731
+        return await _without_cause(making, lambda made: made.abort())
 
     def _listen_memory(
-        self, address: str, name: str, accept: Accept, close_timeout: float
-    ) -> Listener:
-        taken = self._listeners.get(name)
+        self, at: Address, accept: Accept, close_timeout: float
+    ) -> _MemoryListener:
+        taken = self._listeners.get(at.name)
         if taken is not None and taken.open_here():
-            raise ConnectionLost(f"{address} is taken.")
-        listener = _MemoryListener(address, accept, close_timeout)
-        self._listeners[name] = listener
+            raise ConnectionLost(f"{at} is taken.")
+        listener = _MemoryListener(at, accept, close_timeout)
+        self._listeners[at.name] = listener
         return listener
+
+    def _connect_memory(
+        self, at: Address, handler: Handler, close_timeout: float
+    ) -> Connection:
+        listener = self._listeners.get(at.name)
+        if listener is None or not listener.open_here():
+            raise ConnectionLost(f"Nobody listens at {at}.")
+        return listener.connect(handler, close_timeout)
 
 
 #: The transport that drivers use unless they are given another.
-LOCAL: Final[Transport] = LocalTransport()
-
-
-def parse_address(address: str) -> tuple[str, str]:
-    """The scheme of an address, and what follows it.
-
-    Raises:
-        OptionError: there is no such scheme, or nothing follows it.
-    """
-    scheme, colon, rest = address.partition(":")
-    if scheme not in ("unix", "memory") or not colon or not rest:
-        raise OptionError(f"{address!r} is no address; use unix:/path/to.sock or memory:name.")
-    return scheme, rest
+STREAMS: Final[Transport] = StreamTransport()
 
 
 def _gathers_writes(loop: asyncio.AbstractEventLoop) -> bool:
@@ -297,17 +493,51 @@ async def _without_cause(work: Callable[[], Awaitable[T]], undo: Callable[[T], N
 class _MemoryConnection(Connection):
     """One of two ends in one loop; what one writes, the other gets a turn later."""
 
-    def __init__(self, handler: Handler, close_timeout: float) -> None:
-        super().__init__(handler, close_timeout)
+    def __init__(self, name: str, close_timeout: float) -> None:
+        super().__init__("memory", name, close_timeout)
         self.other: _MemoryConnection | None = None
+        #: What waits while nothing is read; None while it is.
+        self._unread: list[bytes | Sequence[Buffer]] | None = None
 
     def join(self, other: _MemoryConnection) -> None:
         """Makes two ends one connection."""
         self.other, other.other = other, self
 
-    def _write(self, data: bytes) -> None:
+    def begin(self, handler: Handler) -> None:
+        """Gives it its handler."""
+        self._begin(handler)
+
+    def _write(self, data: bytes | Sequence[Buffer]) -> None:
         if self.other is not None:
-            self._loop.call_soon(self.other._take, data, context=self.other._context)
+            self._loop.call_soon(self.other._arrive, data, context=self.other._context)
+
+    def pause_reading(self) -> None:
+        if self._unread is None:
+            self._unread = []
+
+    def resume_reading(self) -> None:
+        unread, self._unread = self._unread, None
+        for data in unread or ():
+            self._loop.call_soon(self._arrive, data, context=self._context)
+
+    def _arrive(self, data: bytes | Sequence[Buffer]) -> None:
+        if self._unread is not None:
+            self._unread.append(data)
+        elif self._view is None and isinstance(data, bytes):
+            self._take(data)
+        else:
+            for buffer in (data,) if isinstance(data, bytes) else data:
+                self._pour(memoryview(buffer))
+
+    def _pour(self, rest: memoryview) -> None:
+        """Fills the views that there are; what is left is taken."""
+        while rest and (view := self._view) is not None:
+            count = min(len(rest), len(view))
+            view[:count] = rest[:count]
+            rest = rest[count:]
+            self._filled(count)
+        if rest:
+            self._take(bytes(rest))
 
     def _close(self) -> None:
         other, self.other = self.other, None
@@ -324,8 +554,9 @@ class _MemoryConnection(Connection):
 
 
 class _MemoryListener(Listener):
-    def __init__(self, address: str, accept: Accept, close_timeout: float) -> None:
-        self.address = address
+    def __init__(self, at: Address, accept: Accept, close_timeout: float) -> None:
+        self.address = str(at)
+        self._name = at.name
         self._accept = accept
         self._close_timeout = close_timeout
         self._loop = asyncio.get_running_loop()
@@ -337,33 +568,35 @@ class _MemoryListener(Listener):
 
     def connect(self, handler: Handler, close_timeout: float) -> Connection:
         """Makes both ends; the far one hears of it first."""
-        accepted = self._accept()
-        theirs = _MemoryConnection(accepted, self._close_timeout)
-        ours = _MemoryConnection(handler, close_timeout)
+        theirs = _MemoryConnection(self._name, self._close_timeout)
+        ours = _MemoryConnection(self._name, close_timeout)
         ours.join(theirs)
-        accepted.connected(theirs)
-        handler.connected(ours)
+        theirs.begin(self._accept())
+        ours.begin(handler)
         return ours
 
     def close(self) -> None:
         self._open = False
 
 
-# -- Unix sockets ------------------------------------------------------------------------
+# -- stream sockets ----------------------------------------------------------------------
 
 
 class _StreamConnection(Connection, asyncio.Protocol):
-    """One end of a stream socket: the protocol of its transport.
+    """One end of a stream socket: the protocol of its transport, while there is no sink.
 
     One that connects is *made* only when the loop has taken its socket over, a turn after
     `connection_made`. uvloop forgets to close a socket whose transport ended before that, so an
     end that is wanted earlier waits until then.
     """
 
-    def __init__(self, handler: Handler, close_timeout: float, *, made: bool = True) -> None:
-        super().__init__(handler, close_timeout)
+    def __init__(self, scheme: str, peer: str, close_timeout: float) -> None:
+        super().__init__(scheme, peer, close_timeout)
         self._transport: asyncio.Transport | None = None
-        self._made = made
+        # uvloop writes a sequence with one system call, and TLS encrypts it piece by piece.
+        # The standard loop of Python 3.11 joins it, and that of 3.12.0 to 3.12.8 never pauses.
+        self._scatters = self._gathers or scheme == "tls"
+        self._made = True
         self._end_wanted: Callable[[], None] | None = None
 
     def settle(self, sock: socket.socket) -> None:
@@ -374,9 +607,19 @@ class _StreamConnection(Connection, asyncio.Protocol):
         elif self._end_wanted is not None:
             self._end_wanted()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._handler.connected(self)
+    def start(self, transport: asyncio.Transport, handler: Handler) -> None:
+        """There is a transport, and what it drives."""
+        self._transport = transport
+        transport.set_write_buffer_limits(_WRITE_LIMIT)
+        self._begin(handler)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         self._take(data)
@@ -388,12 +631,35 @@ class _StreamConnection(Connection, asyncio.Protocol):
         self._resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc)
+        self._view = None
+        self._end(_tls_error(self.peer, exc) if self.scheme == "tls" else exc)
         self._transport = None
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+    def _write(self, data: bytes | Sequence[Buffer]) -> None:
+        if self._transport is None:
+            return
+        if type(data) is bytes:
             self._transport.write(data)
+        elif self._scatters:
+            self._transport.writelines(cast("Sequence[Buffer]", data))
+        else:
+            for piece in _pieces(cast("Sequence[Buffer]", data)):
+                self._transport.write(piece)
+
+    @property
+    def view(self) -> memoryview:
+        """What a `_Sink` reads into."""
+        return cast("memoryview", self._view)
+
+    def filled(self, count: int) -> None:
+        """A `_Sink` has read so many bytes."""
+        self._filled(count)
+
+    def _aim(self, view: memoryview | None) -> None:
+        had = self._view is not None
+        super()._aim(view)
+        if self._transport is not None and had != (self._view is not None):  # rule 7
+            self._transport.set_protocol(self if had else _Sink(self))
 
     def _close(self) -> None:
         if self._transport is not None:
@@ -410,70 +676,206 @@ class _StreamConnection(Connection, asyncio.Protocol):
             self._end_wanted = end
 
 
-class _UnixListener(Listener):
-    """Holds its server: uvloop closes one that nothing references."""
+class _Connecting(_StreamConnection):
+    """The end that connects."""
+
+    def __init__(self, at: Address, peer: str, handler: Handler, close_timeout: float) -> None:
+        super().__init__(at.scheme, peer, close_timeout)
+        self._given = handler
+        self._made = at.scheme == "tls"  # its socket was taken over before the handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.start(cast("asyncio.Transport", transport), self._given)
+
+
+class _ConnectingWithTls(_Connecting):
+    """The end that connects with TLS, and knows whether the other ever spoke.
+
+    With TLS 1.3 a client is done before its certificate is looked at, and servers of asyncio
+    hang up on one that they refuse without a word.
+    """
+
+    _heard = False
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = _tls_error(self.peer, exc)
+        if not (self._heard or self.closing or isinstance(error, AuthError)):
+            error = ConnectionLost(
+                f"{self.peer} agreed on TLS, then hung up without a word. If it asks for a "
+                "certificate, client_tls needs one that it trusts."
+            )
+        super().connection_lost(error)
+
+
+class _Waiting(asyncio.Protocol):
+    """Keeps what happens to a transport until TLS is agreed, when a connection takes over."""
+
+    def __init__(self) -> None:
+        self._came: list[bytes] = []
+        self._error: Exception | None = None
+        #: Whether the transport is no more.
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self._came.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost, self._error = True, exc
+
+    def check(self) -> None:
+        """Raises what speaks against a handshake: the end, or one who speaks no TLS."""
+        if self._came:
+            raise AuthError("The other end speaks no TLS: it spoke first; compare the ports.")
+        if self.lost:
+            raise self._error or ConnectionResetError()
+
+    def hand_over(self, transport: asyncio.Transport, connection: _Connecting) -> None:
+        """The connection sees all that happened, in order (rule 2)."""
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if self._came:
+            connection.data_received(b"".join(self._came))
+        if self.lost:
+            connection.connection_lost(self._error)
+
+
+class _Accepted(_StreamConnection):
+    """The end that was connected to; has no handler before its peer is admitted (rule 8)."""
+
+    def __init__(self, listener: _StreamListener) -> None:
+        super().__init__(listener.at.scheme, "", listener.close_timeout)
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast("asyncio.Transport", transport)
+        try:
+            self.peer = self._listener.named(stream)
+        except AuthError:  # a stranger is told nothing, and nobody here waits for it
+            self._lost = self.closing = True
+            stream.abort()
+        else:
+            self.start(stream, self._listener.accept())
+
+
+class _Sink(asyncio.BufferedProtocol):
+    """The protocol of a transport that reads straight into a view (rule 7)."""
+
+    def __init__(self, connection: _StreamConnection) -> None:
+        self._connection = connection
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connection.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.filled(nbytes)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
+class _StreamListener(Listener):
+    """Accepts at a socket. Holds its server: uvloop closes one that nothing references."""
 
     def __init__(
-        self, address: str, path: str, file: tuple[int, int], server: asyncio.Server
+        self, at: Address, accept: Accept, close_timeout: float, users: _Users | None = None
     ) -> None:
-        self.address = address
-        self._path = path
+        self.address = str(at)
+        self.at = at
+        self.accept = accept
+        self.close_timeout = close_timeout
+        self._users = users
+        self._file: tuple[int, int] | None = None
+        self._server: asyncio.Server | None = None
+        self._closed = False
+
+    async def serve(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accepts at a bound socket, which is closed if that fails."""
+        loop = asyncio.get_running_loop()
+        if self.at.scheme == "unix":
+            making = loop.create_unix_server(self._make, sock=sock, backlog=_BACKLOG)
+        else:
+            making = loop.create_server(
+                self._make,
+                sock=sock,
+                backlog=_BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else _TLS_HANDSHAKE,
+            )
+        try:
+            self._server, cancelled = await _to_its_end(making)
+        except BaseException:
+            sock.close()
+            self.close()
+            raise
+        if cancelled:
+            self.close()
+            raise asyncio.CancelledError
+
+    def owns(self, file: tuple[int, int]) -> None:
+        """The file that its address names, to be removed with it."""
         self._file = file
-        self._server: asyncio.Server | None = server
+
+    def named(self, transport: asyncio.Transport) -> str:
+        """Who connected.
+
+        Raises:
+            AuthError: it may not, or comes too late: the handshake of TLS takes its time.
+        """
+        if self._closed:
+            raise AuthError(f"{self.address} accepts no more.")
+        if self._users is not None:
+            return f"user {self._users.peer(transport.get_extra_info('socket'))}"
+        where = transport.get_extra_info("peername")
+        return endpoint(*where[:2]) if where else "a peer that is gone"
 
     def close(self) -> None:
-        if self._server is None:
+        if self._closed:
             return
-        self._server.close()
-        self._server = None
-        _remove_own(self._path, self._file)
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._file is not None:
+            _remove_own(self.at.name, self._file)
+
+    def _make(self) -> _Accepted:
+        return _Accepted(self)
 
 
-async def _listen_unix(
-    address: str, path: str, accept: Accept, close_timeout: float
-) -> Listener:
-    sock = _unix_socket()
-    try:
-        file = _bind(sock, path)
-    except OSError as error:
-        sock.close()
-        raise ConnectionLost(f"{address} cannot be listened on: {error.strerror}.") from error
-    except OptionError:
-        sock.close()
-        raise
+def _pieces(buffers: Sequence[Buffer]) -> Generator[Buffer]:
+    """The same bytes, small buffers joined and large ones as they are."""
+    small: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) < _JOINED:
+            small.append(buffer)
+            continue
+        if small:
+            yield b"".join(small)
+            small.clear()
+        yield buffer
+    if small:
+        yield b"".join(small)
+
+
+async def _take_over(at: Address, sock: socket.socket, connection: _Connecting) -> Connection:
+    """Makes a connected socket a connection; the socket is closed if that fails."""
     loop = asyncio.get_running_loop()
-    making = loop.create_unix_server(
-        lambda: _StreamConnection(accept(), close_timeout), sock=sock, backlog=_BACKLOG
-    )
+    if at.scheme == "unix":
+        making = loop.create_unix_connection(lambda: connection, sock=sock)
+    else:
+        making = loop.create_connection(lambda: connection, sock=sock)
     try:
-        server, cancelled = await _to_its_end(making)
-    except BaseException:
-        sock.close()
-        _remove_own(path, file)
-        raise
-    listener = _UnixListener(address, path, file, server)
-    if cancelled:
-        listener.close()
-        raise asyncio.CancelledError
-    return listener
-
-
-async def _connect_unix(
-    address: str, path: str, handler: Handler, close_timeout: float
-) -> Connection:
-    sock = _unix_socket()
-    loop = asyncio.get_running_loop()
-    try:
-        with _short_path(path) as short:
-            while not _try_connect(sock, short):  # noqa: ASYNC110 - no event tells of it
-                await asyncio.sleep(_BACKLOG_PAUSE)
-        making = loop.create_unix_connection(
-            lambda: _StreamConnection(handler, close_timeout, made=False), sock=sock
-        )
-        (_, connection), cancelled = await _to_its_end(making)
-    except OSError as error:
-        sock.close()
-        raise ConnectionLost(f"Nobody answers at {address}: {error.strerror}.") from error
+        _, cancelled = await _to_its_end(making)
     except BaseException:
         sock.close()
         raise
@@ -481,6 +883,39 @@ async def _connect_unix(
     if cancelled:
         connection.abort()
         raise asyncio.CancelledError
+    return connection
+
+
+async def _take_over_with_tls(
+    at: Address, sock: socket.socket, connection: _Connecting, tls: ssl.SSLContext
+) -> Connection:
+    """The same with TLS, in two steps.
+
+    uvloop, told to do both at once, closes the descriptor of a socket whose handshake fails at
+    its start, and leaves the socket to close it once more, when it is another's.
+    """
+    loop = asyncio.get_running_loop()
+    waiting = _Waiting()
+    try:
+        made, cancelled = await _to_its_end(loop.create_connection(lambda: waiting, sock=sock))
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        if cancelled:
+            raise asyncio.CancelledError
+        waiting.check()
+        stream = await loop.start_tls(
+            made[0],
+            waiting,
+            tls,
+            server_hostname=at.name,
+            ssl_handshake_timeout=_TLS_HANDSHAKE,
+        )
+    except BaseException:
+        made[0].abort()
+        raise
+    waiting.hand_over(cast("asyncio.Transport", stream), connection)
     return connection
 
 
@@ -498,6 +933,46 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
         except asyncio.CancelledError:
             cancelled = True
     return task.result(), cancelled
+
+
+# -- Unix sockets ------------------------------------------------------------------------
+
+
+async def _listen_unix(
+    at: Address, accept: Accept, close_timeout: float, users: _Users
+) -> Listener:
+    sock = _unix_socket()
+    path = at.name
+    try:
+        file = _bind(sock, path)
+    except OSError as error:
+        sock.close()
+        raise ConnectionLost(f"{at} cannot be listened on: {error.strerror}.") from error
+    except OptionError:
+        sock.close()
+        raise
+    listener = _StreamListener(at, accept, close_timeout, users)
+    listener.owns(file)
+    await listener.serve(sock)
+    return listener
+
+
+async def _connect_unix(
+    at: Address, handler: Handler, close_timeout: float, users: _Users
+) -> Connection:
+    sock = _unix_socket()
+    try:
+        with _short_path(at.name) as short:
+            while not _try_connect(sock, short):  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(_BACKLOG_PAUSE)
+        users.peer(sock)
+        return await _take_over(at, sock, _Connecting(at, at.name, handler, close_timeout))
+    except OSError as error:
+        sock.close()
+        raise ConnectionLost(f"Nobody answers at {at}: {error.strerror}.") from error
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _unix_socket() -> socket.socket:
@@ -571,3 +1046,137 @@ def _short_path(path: str) -> Generator[str]:
         yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)
+
+
+# -- TCP and TLS -------------------------------------------------------------------------
+
+
+async def _listen_tcp(
+    at: Address,
+    accept: Accept,
+    close_timeout: float,
+    tls: ssl.SSLContext | None,
+    off_loopback: bool,
+) -> Listener:
+    sock, _ = await _first(
+        at,
+        lambda family, where: _bind_tcp(at, family, where, off_loopback),
+        f"{at} cannot be listened on",
+    )
+    bound = Address(at.scheme, at.name, sock.getsockname()[1])
+    listener = _StreamListener(bound, accept, close_timeout)
+    await listener.serve(sock, tls)
+    return listener
+
+
+async def _connect_tcp(at: Address, handler: Handler, close_timeout: float) -> Connection:
+    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    try:
+        connection = _Connecting(at, endpoint(*where[:2]), handler, close_timeout)
+        return await _take_over(at, sock, connection)
+    except OSError as error:
+        raise ConnectionLost(f"{at} hung up: {_why(error)}.") from error
+
+
+async def _connect_tls(
+    at: Address, handler: Handler, close_timeout: float, tls: ssl.SSLContext
+) -> Connection:
+    sock, where = await _first(at, _reach, f"Nobody answers at {at}")
+    try:
+        connection = _ConnectingWithTls(at, endpoint(*where[:2]), handler, close_timeout)
+        return await _take_over_with_tls(at, sock, connection, tls)
+    except OSError as error:
+        told = _tls_error(f"{at}", error)
+        if isinstance(told, AuthError):
+            raise told from error
+        raise ConnectionLost(
+            f"{at} hung up during the handshake of TLS: {_why(error)}. It may speak no TLS, or "
+            "none of version 1.2 at least; its own log may say so."
+        ) from error
+
+
+async def _first(
+    at: Address,
+    attempt: Callable[[socket.AddressFamily, Any], Awaitable[socket.socket]],
+    failure: str,
+) -> tuple[socket.socket, Any]:
+    """The socket for the first address of a host with which an attempt succeeds, and that."""
+    failed: OSError | None = None
+    try:
+        for family, where in await _resolve(at):
+            try:
+                return await attempt(family, where), where
+            except OSError as error:
+                failed = error
+    except (OSError, UnicodeError) as error:  # of the name
+        raise ConnectionLost(f"The host of {at} is unknown: {_why(error)}.") from error
+    why = "it has no address" if failed is None else _why(failed)
+    raise ConnectionLost(f"{failure}: {why}.") from failed
+
+
+async def _resolve(at: Address) -> list[tuple[socket.AddressFamily, Any]]:
+    """The addresses of a host, best first. One that is an address is looked up nowhere."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            ip = socket.inet_ntop(family, socket.inet_pton(family, at.name))
+            return [(family, (ip, at.port))]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        at.name, at.port, type=socket.SOCK_STREAM
+    )
+    return [(family, where) for family, _, _, _, where in found]
+
+
+def _tcp_socket(family: socket.AddressFamily) -> socket.socket:
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    return socket.socket(family, kind, socket.IPPROTO_TCP)  # or asyncio leaves the delay
+
+
+async def _reach(family: socket.AddressFamily, where: Any) -> socket.socket:
+    sock = _tcp_socket(family)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _bind_tcp(
+    at: Address, family: socket.AddressFamily, where: Any, off_loopback: bool
+) -> socket.socket:
+    if not (off_loopback or is_loopback(where[0])):
+        raise OptionError(
+            f"{at} is not on loopback, and others could read along; listen on tls:, or pass "
+            "StreamTransport(allow_plaintext=True)."
+        )
+    sock = _tcp_socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why(error: Exception) -> str:
+    """What the system says; asyncio puts its own words, an address, in its place."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or str(error) or "the connection was cut"
+
+
+def _tls_error(peer: str, error: Exception | None) -> Exception | None:
+    """An error of TLS as one of the tree, with what to look at; any other as it is."""
+    import ssl  # here, since who uses no TLS needs none of it
+
+    if not isinstance(error, ssl.SSLError):
+        return error
+    why = getattr(error, "verify_message", None) or error.reason or str(error)
+    return AuthError(
+        f"No TLS with {peer}: {plain(why)}. Compare the certificates of both sides (by whom, "
+        "until when, for which host) and their versions of TLS (1.2 at least)."
+    )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amnode.machine.clock import RUNNING, WATCHED, Clock, is_active_tick, touches
+from amnode.machine.clock import FOLLOWED, RUNNING, WATCHED, Clock, is_active_tick, touches
 
 
 def test_odd_is_active() -> None:
@@ -77,7 +77,7 @@ def test_a_watched_state_concerns_only_who_moves_it() -> None:
     assert clock.busy == 0
 
 
-@pytest.mark.parametrize("reason", [RUNNING, WATCHED])
+@pytest.mark.parametrize("reason", [RUNNING, WATCHED, FOLLOWED])
 def test_who_watches_everything_is_concerned_whatever_moves(reason: int) -> None:
     clock = Clock(2)
     clock.busy |= reason

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amnode.errors import StateUnknownError
-from amnode.machine.clock import RUNNING, WATCHED, touches
+from amnode.machine.clock import FOLLOWED, RUNNING, WATCHED, touches
 from amnode.machine.machine import Machine
 from amnode.machine.queue import CANCELED, EXECUTED, MutationType, Queued
 from amnode.machine.schema import Schema, State
@@ -122,7 +122,7 @@ async def test_whoever_watches_makes_the_clock_busy_until_he_is_gone() -> None:
     assert (m._clock.busy, watcher.ended) == (0, [True])
 
     wait, other = m.when1("A"), m.when_not1("A")
-    assert m._clock.busy == touches(1) ^ WATCHED ^ RUNNING
+    assert m._clock.busy == touches(1) ^ FOLLOWED ^ WATCHED ^ RUNNING
     m.add1("A")
     assert wait.done()
     assert other.done()

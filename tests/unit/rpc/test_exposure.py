@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from amnode.errors import JobFailed, ProtocolError, RefusedError, StateUnknownError
+from amnode.errors import (
+    JobFailed,
+    OptionError,
+    ProtocolError,
+    RefusedError,
+    SchemaError,
+    StateUnknownError,
+)
+from amnode.machine.machine import Machine
 from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema, State
 from amnode.rpc.exposure import ErrorReport, Exposure, Gate
@@ -130,3 +139,101 @@ def test_states_that_came_later_are_closed() -> None:
         check(ADD, 5, gate=gate)
     with pytest.raises(RefusedError, match="set is refused"):
         check(SET, 0, gate=gate)
+
+
+# -- relations open nothing (rule 5) -------------------------------------------------------
+
+RELATED: dict[str, dict[str, State]] = {
+    "bring B": {"A": State(add=("B",)), "B": State()},
+    "end B": {"A": State(remove=("B",)), "B": State()},
+    "bring C": {"A": State(add=("B",)), "B": State(add=("C",)), "C": State()},
+    "end D": {
+        "A": State(add=("B",)),
+        "B": State(remove=("C",)),
+        "C": State(),
+        "D": State(require=("C",)),
+    },
+    "bring Lets": {"A": State(), "Lets": State(auto=True, require=("A",))},
+    "bring Out": {
+        "A": State(remove=("Keeps",)),
+        "Keeps": State(remove=("Out",)),
+        "Out": State(auto=True),
+    },
+}
+
+
+def opened_but(schema: Schema, closed: str, **more: Any) -> Exposure:
+    opened = {name: None for name in schema if name != closed}
+    return Exposure(mutable=opened, removable=opened, **more)
+
+
+@pytest.mark.parametrize("said", RELATED)
+def test_a_closed_state_is_not_opened_by_the_relations_of_open_ones(said: str) -> None:
+    schema = Schema(RELATED[said])
+    closed = said.split()[1]
+    with pytest.raises(OptionError, match=rf"may {said}, which is closed.*Exposure\.implied"):
+        Gate(schema, opened_but(schema, closed))
+    gate = Gate(schema, opened_but(schema, closed, implied=(closed,)))
+    assert check(ADD, schema.index("A"), gate=gate) is None
+    with pytest.raises(RefusedError, match="closed to add"):
+        check(ADD, schema.index(closed), gate=gate)  # it is not open itself
+
+
+def test_the_end_of_a_state_must_not_end_a_closed_one() -> None:
+    schema = Schema({"A": State(), "B": State(require=("A",))})
+    assert check(ADD, 0, gate=Gate(schema, Exposure({"A": None}))) is None
+    with pytest.raises(OptionError, match="opens remove of A, whose relations may end B"):
+        Gate(schema, Exposure(removable={"A": None}))
+
+
+def test_an_exposure_that_implies_a_state_that_is_not_there_is_refused() -> None:
+    with pytest.raises(StateUnknownError, match="Nope"):
+        Gate(SCHEMA, Exposure(implied=("Nope",)))
+
+
+def test_what_would_change_a_state_that_came_later_is_closed_from_then_on() -> None:
+    gate = Gate(
+        SCHEMA, Exposure(mutable={"A": None, "C": None}, removable={"A": None, "C": None})
+    )
+    gate.grow(SCHEMA.grown({"Late": State(require=("A",))}))
+    assert check(ADD, 0, gate=gate) is None
+    with pytest.raises(RefusedError, match="State A is closed to remove"):
+        check(REMOVE, 0, gate=gate)
+    assert check(REMOVE, 2, gate=gate) is None
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> tuple[Schema, list[tuple[MutationType, str]]]:
+    names = "ABCDEF"
+    some = st.lists(st.sampled_from(names), max_size=2, unique=True)
+    states: dict[str, State] = {}
+    for name in names:
+        require, add, remove = (tuple(n for n in draw(some) if n != name) for _ in range(3))
+        states[name] = State(draw(st.booleans()), False, require, add, remove)
+    try:
+        schema = Schema(states)
+    except SchemaError:
+        reject()
+    type_ = st.sampled_from([ADD, REMOVE, TOGGLE])
+    return schema, draw(st.lists(st.tuples(type_, st.sampled_from(names)), max_size=12))
+
+
+@given(machines(), st.sets(st.sampled_from("ABCDEF"), max_size=3))
+def test_what_passes_never_moves_a_closed_state_of_a_machine_at_rest(
+    made: tuple[Schema, list[tuple[MutationType, str]]], closed: set[str]
+) -> None:
+    schema, mutations = made
+    opened = {name: None for name in "ABCDEF" if name not in closed}
+    try:
+        gate = Gate(schema, Exposure(mutable=opened, removable=opened))
+    except OptionError:
+        return
+    machine = Machine(schema, id="m")
+    machine.add1("Exception")  # auto states that anything brings are there
+    machine.remove1("Exception")
+    before = [machine.tick(name) for name in sorted(closed)]
+    for type_, name in mutations:
+        with suppress(RefusedError):
+            gate.check(Role.CONTROLLER, type_, [schema.index(name)], NIL)
+            {ADD: machine.add, REMOVE: machine.remove, TOGGLE: machine.toggle}[type_]([name])
+    assert [machine.tick(name) for name in sorted(closed)] == before

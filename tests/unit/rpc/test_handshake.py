@@ -1,73 +1,134 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from amnode.errors import OptionError, ProtocolError, SchemaError, StateUnknownError
-from amnode.machine.schema import Schema, State
+from amnode.errors import AuthError, OptionError, ProtocolError, RefusedError
+from amnode.rpc.protocol import wire
+from amnode.rpc.protocol.auth import Ticket
 from amnode.rpc.protocol.handshake import (
+    ClientHandshake,
+    KeyOf,
+    ServerHandshake,
     check_identity,
-    check_schema,
-    schema_from_wire,
-    schema_hash,
-    schema_to_wire,
-    selection,
 )
-from amnode.rpc.protocol.wire import SchemaState
+from amnode.rpc.protocol.wire import Role
 
-DOOR = Schema(
-    {
-        "Open": State(multi=True, require=("Unlocked",), remove=("Closed",), tags=("ui",)),
-        "Closed": State(auto=True, remove=("Open",)),
-        "Unlocked": State(add=("Seen",)),
-        "Seen": State(after=("Open",)),
-    }
-)
+SECRET, DECOY = b"secret", b"d" * 32
+TICKET = Ticket(b"i" * 16, b"k" * 32)
 
 
-def test_a_schema_survives_the_wire() -> None:
-    again = schema_from_wire(schema_to_wire(DOOR))
-    assert again.names == DOOR.names
-    assert dict(again) == dict(DOOR)
-    assert schema_hash(again) == schema_hash(DOOR)
+def client(*, secret: bytes = SECRET, resume: Ticket | None = None) -> ClientHandshake:
+    return ClientHandshake(
+        "rc-me", Role.CONTROLLER, secret, b"c" * 32, keepalive=300, resume=resume
+    )
 
 
-def test_the_hash_tells_order_kinds_and_relations_but_not_tags() -> None:
-    states = DOOR.to_states()
-    same = Schema({**states, "Closed": State(auto=True, remove=("Open",), tags=("x",))})
-    assert schema_hash(same) == schema_hash(DOOR)
-    others = [
-        Schema(states, order=("Seen",)),
-        Schema({**states, "Closed": State(remove=("Open",))}),
-        Schema({**states, "Closed": State(auto=True)}),
-        Schema({**states, "More": State()}),
-    ]
-    assert len({schema_hash(schema) for schema in (DOOR, *others)}) == 5
+def server(
+    *, secret: bytes | None = SECRET, refuse: str | None = None, key_of: KeyOf | None = None
+) -> ServerHandshake:
+    return ServerHandshake(
+        "rs-door",
+        b"s" * 32,
+        DECOY,
+        lambda _id, _role: secret,
+        lambda _id, _role: refuse,
+        key_of=key_of,
+        keepalive=200,
+    )
 
 
-def test_a_schema_that_contradicts_itself_is_a_protocol_error() -> None:
-    with pytest.raises(ProtocolError, match="Nowhere"):
-        schema_from_wire([SchemaState("A", 0, ["Nowhere"], [], [], [], [])])
+def shake(one: ClientHandshake, other: ServerHandshake) -> None:
+    one.welcomed(other.proved(one.challenged(other.greeted(one.hello()))))
 
 
-def test_a_client_accepts_a_source_that_has_more_and_is_told_what_lacks_or_differs() -> None:
-    check_schema(Schema({"Closed": State(auto=True, remove=("Open",)), "Open": DOOR_OPEN}), ANY)
-    wanted = Schema({"Closed": State(multi=True), "Gone": State()})
-    with pytest.raises(SchemaError) as raised:
-        check_schema(wanted, DOOR)
-    text = str(raised.value)
-    assert "Closed differs in auto, multi, remove" in text
-    assert "Gone is missing" in text
+def key_of(session: bytes, client_id: str, role: Role) -> bytes | None:
+    known = (session, client_id, role) == (TICKET.session, "rc-me", Role.CONTROLLER)
+    return TICKET.key if known else None
 
 
-DOOR_OPEN = State(multi=True, remove=("Closed",))
-ANY = Schema({"Zero": State(), "Open": DOOR_OPEN, "Closed": State(auto=True, remove=("Open",))})
+def test_both_sides_get_the_same_ticket_and_interval() -> None:
+    one, other = client(), server()
+    assert one.ticket is None and other.ticket is None
+    shake(one, other)
+    assert one.ticket == other.ticket is not None
+    assert len(one.ticket.session) == 16 and len(one.ticket.key) == 32
+    assert one.keepalive == other.keepalive == 200
+    assert not one.resumed and not other.resumed
 
 
-def test_a_selection_is_in_the_order_of_the_schema_and_names_exist() -> None:
-    assert selection(DOOR, None) is None
-    assert selection(DOOR, ["Unlocked", "Open", "Open"]) == (0, 2)
-    with pytest.raises(StateUnknownError, match="Unlocked"):
-        selection(DOOR, ["Unlockd"])
+def test_a_session_that_is_there_is_resumed_by_its_key_alone() -> None:
+    one, other = client(secret=b"forgotten", resume=TICKET), server(secret=None, key_of=key_of)
+    shake(one, other)
+    assert one.ticket is TICKET and other.ticket == TICKET
+    assert one.resumed and other.resumed
+
+
+@pytest.mark.parametrize("look", [None, lambda *_: None])
+def test_a_session_that_is_gone_begins_anew_with_the_secret(look: KeyOf | None) -> None:
+    one, other = client(resume=TICKET), server(key_of=look)
+    shake(one, other)
+    assert one.ticket == other.ticket != TICKET
+    assert not one.resumed and not other.resumed
+
+
+def test_a_client_that_asks_for_no_session_is_not_looked_up() -> None:
+    def never(*_: object) -> bytes | None:
+        raise AssertionError("looked up")
+
+    shake(client(), server(key_of=never))
+
+
+@pytest.mark.parametrize("key", [b"x" * 32, SECRET])
+def test_a_wrong_key_does_not_resume(key: bytes) -> None:
+    one = client(resume=Ticket(TICKET.session, key))
+    with pytest.raises(AuthError):
+        shake(one, server(key_of=key_of))
+    assert one.ticket is None
+
+
+@pytest.mark.parametrize("secret", [None, b"", b"other", DECOY])
+def test_a_client_that_does_not_know_the_secret_does_not_pass(secret: bytes | None) -> None:
+    with pytest.raises(AuthError):
+        shake(client(secret=DECOY if secret != DECOY else b"other"), server(secret=secret))
+
+
+def test_nothing_is_proved_before_it_is_asked_for() -> None:
+    with pytest.raises(AuthError):
+        server().proved(wire.Proof(b"p" * 32))
+    with pytest.raises(AuthError):
+        client().welcomed(wire.Welcome(b"p" * 32))
+
+
+def test_a_server_that_does_not_know_the_secret_is_found_out() -> None:
+    one, other = client(), server(secret=b"other")
+    one.challenged(other.greeted(one.hello()))
+    with pytest.raises(AuthError):
+        one.welcomed(wire.Welcome(b"p" * 32))
+    assert one.ticket is None
+
+
+def test_who_is_not_admitted_gets_the_reason_and_no_session() -> None:
+    other = server(refuse="full")
+    with pytest.raises(RefusedError, match=r"^full$"):
+        shake(client(), other)
+    assert other.ticket is None
+
+
+@pytest.mark.parametrize("version", [0, wire.VERSION - 1, wire.VERSION + 1])
+def test_another_version_is_refused_by_both_sides(version: int) -> None:
+    replace = msgspec.structs.replace
+    with pytest.raises(RefusedError, match=f"version {version}"):
+        server().greeted(replace(client().hello(), version=version))
+    challenge = server().greeted(client().hello())
+    with pytest.raises(RefusedError, match=f"version {version}"):
+        client().challenged(replace(challenge, version=version))
+
+
+def test_a_server_that_resumes_what_was_not_asked_for_is_refused() -> None:
+    challenge = wire.Challenge(wire.VERSION, "rs-door", b"s" * 32, True, 0)
+    with pytest.raises(ProtocolError, match="nobody asked for"):
+        client().challenged(challenge)
 
 
 def test_ids_are_checked_where_they_are_given() -> None:

@@ -137,3 +137,42 @@ def test_a_source_that_has_grown_is_told_as_far_as_it_is_known(
     assert leader.difference(1) is not None
     known = [0, 1, 2] if selected is None else [0, 2]
     assert leader.snapshot((7, 8, 9, 1), 1, 0).ticks == [7 + i for i in known]
+
+
+# -- shallow clocks ----------------------------------------------------------------------
+
+
+def test_a_shallow_clock_counts_the_changes_that_were_seen() -> None:
+    leader, follower = Leader(mixes(3), None, shallow=True), Follower(3, None)
+    follower.load(leader.snapshot([5, 4, 0], 1, 0))
+    assert follower.ticks == [1, 0, 0]
+    leader.mark([(0, 9), (1, 5)])  # the first is as active as before
+    difference = leader.difference(2)
+    assert difference is not None and difference.pairs == [1, 1]
+    assert follower.apply(difference) and follower.ticks == [1, 1, 0]
+    leader.mark([(1, 7)])
+    assert leader.difference(2) == Difference([], 0, difference.checksum)
+
+
+@given(steps, selections)
+def test_a_shallow_replica_has_the_parity_of_its_source_and_never_falls(
+    moves: list[tuple[list[int], bool]], selected: tuple[int, ...] | None
+) -> None:
+    leader, follower = Leader(mixes(SIZE), selected, shallow=True), Follower(SIZE, selected)
+    follower.load(leader.snapshot([0] * SIZE, 1, 0))
+    followed = range(SIZE) if selected is None else selected
+    ticks, queue_tick, before = [0] * SIZE, 1, [0] * SIZE
+    for at, (changed, send) in enumerate(moves):
+        queue_tick += 1
+        for index in changed:
+            ticks[index] += 1
+        leader.mark([(i, ticks[i]) for i in changed])
+        if at % 7 == 6:
+            follower.load(leader.snapshot(ticks, queue_tick, 0))
+        elif not send:
+            continue
+        elif (difference := leader.difference(queue_tick)) is not None:
+            assert follower.apply(difference)
+        assert [follower.ticks[i] & 1 for i in followed] == [ticks[i] & 1 for i in followed]
+        assert all(now >= then for now, then in zip(follower.ticks, before, strict=True))
+        before = [*follower.ticks]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amnode.errors import ErrorData, JobFailed, ProtocolError, RpcError
+from amnode.errors import DeliveryError, ErrorData, JobFailed, ProtocolError, RpcError
 from amnode.rpc.protocol import wire
 
 
@@ -75,12 +76,12 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
     clock = wire.ClockData(0, 5, [1, 2], 7)
     state = wire.SchemaState("A", 3, ["B"], ["C"], ["D"], ["E"], ["t"])
     samples: list[wire.Message] = [
-        wire.Hello(1, "c", wire.Role.OBSERVER, b"n" * 32),
-        wire.Challenge(1, "s", b"n" * 32),
+        wire.Hello(wire.VERSION, "c", wire.Role.OBSERVER, b"n" * 32, b"", 0),
+        wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
         wire.Proof(b"p" * 32),
         wire.Welcome(b"p" * 32),
-        wire.Subscribe(b"", ["A"]),
-        wire.Synced("m", ["A"], [state], clock),
+        wire.Subscribe(b"", ["A"], 0, 0),
+        wire.Synced("m", ["A"], [state], [0], clock),
         wire.Failure(wire.WireError("RpcError", "no", {})),
         wire.Goodbye("why"),
         wire.Mutate(1, 2, [0], msgspec.Raw(b"\x01")),
@@ -89,10 +90,21 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Update(difference),
         wire.Resync(),
         wire.Snapshot(clock),
-        wire.Payload("p", msgspec.Raw(b"\x90")),
+        wire.Payload(1, "p", msgspec.Raw(b"\x90")),
+        wire.Alive(),
+        wire.Step(difference, 3, [0, 1]),
+        wire.Ack(4, 5),
+        wire.Body(1, 10),
+        wire.Chunk(1, b"abc"),
+        wire.Drop(1),
+        wire.Credit(10),
+        wire.Item(1, 2, msgspec.Raw(b"\x91\x01")),
+        wire.Allow(1, 2, 3),
+        wire.End(1, wire.WireError("RpcError", "no", {"a": "b"})),
+        wire.Stop(1),
     ]
     tags = {wire.to_frame(sample)[5] for sample in samples}
-    assert len(tags) == len(samples)
+    assert len(tags) == len(samples) == len(wire.Message.__subclasses__())
     for sample in samples:
         assert wire.from_frame(wire.to_frame(sample)[4:]) == sample
         assert type(wire.from_frame(wire.to_frame(sample)[4:])) is type(sample)
@@ -115,7 +127,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         b"\x92\x08\xa2\xff\xfe",  # bad UTF-8
         b"\x92\x08\xdb\xff\xff\xff\xff",  # a text of 4 GiB that is not there
         b"\x95\x10\x01\x00\xdd\xff\xff\xff\xff\xc0",  # 4 Gi states
-        b"\x95\x10\x01\x04\x91\x00\xc0",  # an unknown mutation type
+        b"\x95\x10\x01\x07\x91\x00\xc0",  # an unknown mutation type
         b"\x95\x10\x01\x00\x91\xcd\x40\x00\xc0",  # a state that no schema can have
         b"\x95\x10\x01\x00\x91\x00\xc1",  # a byte that is no msgpack
         b"\x91\x14\x00",  # a trailing byte
@@ -142,7 +154,7 @@ def test_random_bytes_raise_nothing_but_protocol_errors(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "\x1b[31m"])
 def test_an_id_with_control_characters_or_a_wrong_length_is_refused(name: str) -> None:
-    hello = wire.to_frame(wire.Hello(1, name, wire.Role.OBSERVER, b"n" * 32))
+    hello = wire.to_frame(wire.Hello(wire.VERSION, name, wire.Role.OBSERVER, b"n" * 32, b"", 0))
     with pytest.raises(ProtocolError):
         wire.from_frame(hello[4:])
 
@@ -160,3 +172,144 @@ def test_an_error_of_a_class_that_this_side_lacks_arrives_as_the_root_of_its_lay
     assert type(error) is RpcError
     with pytest.raises(ProtocolError):
         wire.error_from_raw(msgspec.Raw(b"\x91\x01"))
+
+
+# -- values ------------------------------------------------------------------------------
+
+LARGE = 64 * 1024
+
+
+def joined(value: wire.Value) -> bytes:
+    return bytes(value.joined() if isinstance(value, wire.Large) else value)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 5, LARGE - 1, LARGE, LARGE + 7])
+def test_bytes_cross_as_bytes_and_large_ones_are_not_copied(
+    kind: type[bytes], size: int
+) -> None:
+    data = kind(bytes(size))
+    value = wire.encode(data, "It")
+    assert isinstance(value, wire.Large) == (size >= LARGE)
+    assert msgspec.msgpack.decode(joined(value)) == bytes(data)
+    if isinstance(value, wire.Large):
+        view = value.parts[1]
+        assert isinstance(view, memoryview)
+        assert view.obj is (data.obj if isinstance(data, memoryview) else data)
+        assert value.size == size + 5
+
+
+@pytest.mark.parametrize("size", [3, 20_000])
+def test_whatever_has_a_buffer_in_one_piece_crosses_as_its_bytes(size: int) -> None:
+    numbers = array("d", range(size))  # as a NumPy array would
+    value = wire.encode(numbers, "It")
+    assert isinstance(value, wire.Large)
+    assert msgspec.msgpack.decode(joined(value)) == numbers.tobytes()
+    shaped = memoryview(bytes(12)).cast("B", (3, 4))
+    assert msgspec.msgpack.decode(joined(wire.encode(shaped, "It"))) == bytes(12)
+
+
+@pytest.mark.parametrize("size", [10, 2 * LARGE])
+def test_a_buffer_with_gaps_is_refused(size: int) -> None:
+    numbers = array("i", range(size))
+    with pytest.raises(DeliveryError, match=r"It cannot be .* in one piece; copy it first"):
+        wire.encode(memoryview(numbers)[::2], "It")
+
+
+def test_a_buffer_over_4_gib_is_refused() -> None:
+    class Huge:
+        nbytes = 1 << 32
+
+        def cast(self, _format: str) -> Huge:
+            return self
+
+    with pytest.raises(DeliveryError, match="4294967296 bytes; a value may have 4 GiB"):
+        wire._buffer_value(Huge(), "It")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [object(), 1 << 64, {1: object()}])
+def test_what_cannot_be_encoded_is_refused_with_its_name_and_why(value: object) -> None:
+    with pytest.raises(DeliveryError, match="It cannot be encoded"):
+        wire.encode(value, "It")
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    value: list[object] = []
+    value.append(value)
+    with pytest.raises(DeliveryError, match="It cannot be encoded"):
+        wire.encode(value, "It")
+
+
+def test_nil_and_raw_values_are_as_they_are() -> None:
+    raw = msgspec.Raw(b"\x2a")
+    assert wire.encode(None, "It") is wire.NIL
+    assert wire.encode(raw, "It") is raw
+    assert wire.Large(b"\xc4\x02", b"ab").joined() == msgspec.Raw(b"\xc4\x02ab")
+
+
+def test_the_extension_that_stands_for_a_body_is_the_protocols_own() -> None:
+    for value in (wire.body_reference(7), msgspec.msgpack.Ext(1, b"abcd")):
+        with pytest.raises(DeliveryError, match="extension 1"):
+            wire.encode(value, "It")
+    for fine in (msgspec.msgpack.Ext(1, b"abc"), msgspec.msgpack.Ext(2, b"abcd")):
+        assert wire.body_number(msgspec.Raw(joined(wire.encode(fine, "It")))) is None
+
+
+# -- bodies ------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 0xFFFF_FFFF))
+def test_a_reference_says_the_number_of_its_body(number: int) -> None:
+    assert wire.body_number(wire.body_reference(number)) == number
+    again = msgspec.msgpack.decode(bytes(wire.body_reference(number)))
+    assert again == msgspec.msgpack.Ext(1, number.to_bytes(4, "little"))
+
+
+def test_other_values_stand_for_themselves() -> None:
+    for value in (b"\xc0", b"\xd6\x02abcd", b"\xa5hello"):
+        assert wire.body_number(msgspec.Raw(value)) is None
+
+
+@given(st.integers(1, 0xFFFF_FFFF), st.binary(max_size=300))
+def test_the_header_of_a_chunk_makes_a_frame_like_any_other(number: int, data: bytes) -> None:
+    whole = wire.chunk_header(number, len(data)) + data
+    assert int.from_bytes(whole[:4], "little") == len(whole) - 4
+    assert wire.from_frame(whole[4:]) == wire.Chunk(number, data)
+    size = len(whole) - 4
+    assert wire.chunk_of(whole[4:16], size) == (number, len(data))
+    assert wire.chunk_of(whole[4:15], size) is None
+    assert wire.chunk_of(whole[4:], size + 1) is None
+
+
+def test_a_chunk_that_is_written_otherwise_goes_the_usual_way() -> None:
+    short = wire.to_frame(wire.Chunk(1, b"x" * 20))[4:]
+    assert wire.chunk_of(short, len(short)) is None
+    other = bytearray(wire.chunk_header(1, 20)[4:])
+    other[7] = 0xC5  # 16 bits of length
+    assert wire.chunk_of(other, 32) is None
+
+
+def test_the_rest_of_a_chunk_can_be_taken_before_it_is_whole() -> None:
+    framer = wire.Framer(1000)
+    whole = wire.chunk_header(5, 100) + bytes(range(100))
+    framer.feed(frame(b"a") + whole[:40])
+    assert framer.next() == b"a" and framer.lacking == 0
+    assert framer.next() is None
+    assert framer.lacking == len(whole) - 40
+    assert framer.chunk() == (5, 100)
+    assert framer.take_chunk() == bytes(range(24))
+    assert framer.kept == framer.lacking == 0
+    framer.feed(frame(b"b"))  # what follows, once the rest went elsewhere
+    assert framer.next() == b"b"
+
+
+def test_a_frame_that_is_no_chunk_is_not_taken_for_one() -> None:
+    framer = wire.Framer(1000)
+    framer.feed(frame(b"x" * 100)[:50])
+    assert framer.next() is None and framer.chunk() is None
+
+
+def test_an_error_frame_names_no_class_of_ours_by_accident() -> None:
+    error = wire.error_to_wire(RpcError("no"))
+    assert wire.error_from_wire(error).args == ("no",)
+    assert wire.describe(wire.Alive()) == "Alive"

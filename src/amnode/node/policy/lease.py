@@ -10,9 +10,10 @@
      | the secret was used      |      |           | yes              idle, or withdraw
      v                          |      |           v
     HELD --release, maximum-----+      |          GRANTED --not wanted--> withdraw
-     | connection lost          |      |           | the worker says so, or
-     v                          |      |           v refuses to withdraw
-    CUT --grace, release,       |      |          TAKEN
+     | connection lost  ^       |      |           | the worker says so, or
+     v          resumed |       |      |           v refuses to withdraw
+    CUT ----------------+       |      |          TAKEN
+     +----grace, release,       |      |           |
           maximum---------------+      |           |
                                 v      |           v only on the worker's own word,
                             RELEASING--+          idle            or its end
@@ -264,6 +265,11 @@ class WorkerLease:
         if self.stage is Stage.HELD:
             self.stage = Stage.CUT
             self._cut_at = now
+
+    def connection_back(self) -> None:
+        """The client has resumed its session, which it could only in the same epoch."""
+        if self.stage is Stage.CUT:
+            self.stage = Stage.HELD
 
     def allows(self, epoch: int) -> bool:
         """Whether work may start that names this epoch (invariant 3)."""

@@ -1,13 +1,18 @@
 """Proofs that a peer knows the secret, and their checks.
 
 Each side proves it by an HMAC-SHA-256, keyed with the secret, over everything that was said
-before: who proves, the protocol version, the role, both ids and both nonces. So
+before: who proves, the protocol version, the role, both ids, both nonces, and which session is
+resumed. So
 
 1. the secret never crosses, and a proof says nothing about it;
 2. a proof of one connection is worth nothing in another: both nonces are fresh;
 3. a proof sent back to its maker (reflection) does not check out: it says who proves;
 4. nobody in between can change version, role, ids or nonces unnoticed;
 5. an unknown client costs the same work as a wrong secret, and gets the same text.
+
+A session has a key of its own, made of the secret and of both nonces of its first connection;
+whoever resumes it proves that key in place of the secret (promise S4). Its id is made of the
+key, so that it opens nothing.
 
 This is the only file that compares secrets.
 """
@@ -42,6 +47,9 @@ class Transcript(msgspec.Struct, frozen=True):
     server_id: str
     client_nonce: bytes
     server_nonce: bytes
+    session: bytes = b""
+    resumed: bool = False
+    keepalives: tuple[int, int] = (0, 0)
 
     def to_bytes(self) -> bytes:
         """The transcript as bytes; no two differ in fields and agree in bytes."""
@@ -52,6 +60,9 @@ class Transcript(msgspec.Struct, frozen=True):
             self.server_id.encode(),
             self.client_nonce,
             self.server_nonce,
+            self.session,
+            b"resumed" if self.resumed else b"",
+            *(str(keepalive).encode() for keepalive in self.keepalives),
         )
         return b"".join(len(field).to_bytes(2, "little") + field for field in fields)
 
@@ -59,6 +70,22 @@ class Transcript(msgspec.Struct, frozen=True):
 def prove(prover: Prover, secret: bytes, transcript: Transcript) -> bytes:
     """The 32 bytes by which `prover` shows that it knows the secret."""
     return hmac.digest(secret, prover.value + transcript.to_bytes(), "sha256")
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """What resumes a session: its id, and its key, which is a secret."""
+
+    session: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Ticket({self.session.hex()})"
+
+
+def ticket(secret: bytes, transcript: Transcript) -> Ticket:
+    """The id and the key of the session that begins with this connection."""
+    key = hmac.digest(secret, b"amnode-rpc session key" + transcript.to_bytes(), "sha256")
+    return Ticket(hmac.digest(key, b"amnode-rpc session id", "sha256")[:16], key)
 
 
 def verify(

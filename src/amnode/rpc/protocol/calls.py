@@ -1,25 +1,66 @@
-"""Numbers and answers of mutations.
+"""Numbers and answers of mutations, and what is remembered so that none runs twice.
 
-1. A client numbers its mutations 1, 2, 3 …; the server accepts only a number above the last.
-2. Each number is answered exactly once. An answer to any other is a `ProtocolError`.
-3. Answers may pass each other: one is deferred while later ones are sent.
-4. A cancel of a number that is answered already is no fault (it crossed the answer); one that
-   was never used is.
+1. A client numbers its mutations 1, 2, 3 …, and sends them in that order, also once it is back
+   after a cut.
+2. The server runs a number only if it is above all that it has seen (promises S5, S6). A number
+   that it has seen is not run: it gets the answer that is remembered, or, if that was evicted,
+   the answer that the outcome is unknown.
+3. Each number is answered once on a connection. An answer to any other is a `ProtocolError`.
+4. Answers may pass each other: one is deferred while later ones are sent.
+5. A cancel of a number that is answered already is no fault: it crossed the answer. One that
+   comes before its mutation takes its place: the number is used up, nothing runs, and the
+   answer is that it was canceled.
+6. An answer is remembered until the client has acknowledged it; past the limits, the oldest is
+   evicted first.
 """
 
 from __future__ import annotations
 
-from amnode.errors import ProtocolError
+from collections.abc import Iterator
+from enum import Enum, auto
+
+import msgspec
+
+from amnode.errors import ProtocolError, RefusedError
+from amnode.rpc.protocol.wire import NIL, Large, Mutate, Outcome, Value
+
+#: Answers after which a client acknowledges what has arrived.
+_ACK_COUNT = 64
+#: Bytes of answers after which it does.
+_ACK_BYTES = 64 * 1024
+
+
+class Unanswered(msgspec.Struct, gc=False):
+    """A mutation that waits for its answer.
+
+    Attributes:
+        message: the mutation; its `args` stand in for `value`, if that is large.
+        value: its arguments.
+        sent: whether it ever was given to a connection.
+        cancelled: whether nobody waits for the answer any more.
+    """
+
+    message: Mutate
+    value: Value
+    sent: bool = False
+    cancelled: bool = False
 
 
 class Asked:
-    """The client's side: what was asked and not answered yet."""
+    """The client's side: what was asked and not answered yet; it outlives a connection.
 
-    __slots__ = ("_last", "_open")
+    Args:
+        limit: how many may wait for an answer.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_bytes", "_count", "_last", "_limit", "_open")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._last = 0
-        self._open: dict[int, None] = {}
+        self._open: dict[int, Unanswered] = {}
+        self._count = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         """How many are not answered."""
@@ -28,63 +69,152 @@ class Asked:
     def __contains__(self, seq: int) -> bool:
         return seq in self._open
 
-    def ask(self) -> int:
-        """The number of a new mutation."""
-        self._last += 1
-        self._open[self._last] = None
-        return self._last
+    def __iter__(self) -> Iterator[Unanswered]:
+        """Those that are not answered, in order."""
+        return iter([*self._open.values()])
 
-    def answered(self, seq: int) -> None:
-        """An answer came.
+    def __getitem__(self, seq: int) -> Unanswered:
+        return self._open[seq]
+
+    def ask(self, type_: int, states: list[int], value: Value) -> Unanswered:
+        """A new mutation, with the next number (rule 1).
 
         Raises:
-            ProtocolError: nothing of that number waits for one (rule 2).
+            RefusedError: too many wait for their answer already.
+        """
+        if len(self._open) >= self._limit:
+            raise RefusedError(
+                f"{self._limit} mutations wait for their answer; call_limit allows no more."
+            )
+        self._last = seq = self._last + 1
+        args = value if isinstance(value, msgspec.Raw) else msgspec.Raw()
+        asked = self._open[seq] = Unanswered(Mutate(seq, type_, states, args), value)
+        return asked
+
+    def answered(self, seq: int, size: int) -> None:
+        """An answer came, with a value of so many bytes.
+
+        Raises:
+            ProtocolError: nothing of that number waits for one (rule 3).
         """
         try:
             del self._open[seq]
         except KeyError:
             raise ProtocolError(f"An answer to mutation {seq}, which waits for none.") from None
+        self._count += 1
+        self._bytes += size
+
+    def forget(self, seq: int) -> None:
+        """A mutation was taken back before it left."""
+        del self._open[seq]
+
+    @property
+    def ack_due(self) -> bool:
+        """Whether so much was answered that the server should hear of it (rule 6)."""
+        return self._count >= _ACK_COUNT or self._bytes >= _ACK_BYTES
+
+    def ack(self) -> int:
+        """The number up to which everything is answered."""
+        self._count = self._bytes = 0
+        return next(iter(self._open), self._last + 1) - 1
+
+
+class Known(Enum):
+    """What a server knows of a number."""
+
+    NEW = auto()
+    OPEN = auto()
+    ANSWERED = auto()
+    FORGOTTEN = auto()
 
 
 class Answering:
-    """The server's side: what was asked here and not answered yet."""
+    """The server's side: what was asked here, and what was answered; it outlives a connection.
 
-    __slots__ = ("_last", "_open")
+    Args:
+        entries: how many answers are remembered at most; 0 remembers none.
+        size: how many bytes of values they may have together.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_answers", "_bytes", "_entries", "_last", "_open", "_size")
+
+    def __init__(self, entries: int, size: int) -> None:
+        self._entries = entries
+        self._size = size
         self._last = 0
         self._open: dict[int, None] = {}
+        self._answers: dict[int, tuple[Outcome, Value]] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         """How many are not answered."""
         return len(self._open)
 
-    def asked(self, seq: int) -> None:
-        """A mutation came.
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """How many answers are remembered, and the bytes of their values."""
+        return len(self._answers), self._bytes
 
-        Raises:
-            ProtocolError: its number is not above the last (rule 1).
-        """
-        if seq <= self._last:
-            raise ProtocolError(
-                f"Mutation {seq} after mutation {self._last}; numbers must rise."
-            )
-        self._last = seq
-        self._open[seq] = None
+    def asked(self, seq: int) -> Known:
+        """A mutation came; it is to be run only if it is new (rule 2)."""
+        if seq > self._last:
+            self._last = seq
+            self._open[seq] = None
+            return Known.NEW
+        return self._known(seq)
 
-    def answer(self, seq: int) -> bool:
-        """Marks a mutation as answered; False if it was already (rule 2)."""
-        if seq not in self._open:
+    def cancelled(self, seq: int) -> Known:
+        """A cancel came; a new number is used up and answered by it (rule 5)."""
+        if seq > self._last:
+            self._last = seq
+            self._open[seq] = None
+            self.answer(seq, Outcome.CANCELED, NIL)
+            return Known.NEW
+        return self._known(seq)
+
+    def _known(self, seq: int) -> Known:
+        if seq in self._open:
+            return Known.OPEN
+        return Known.ANSWERED if seq in self._answers else Known.FORGOTTEN
+
+    def answer(self, seq: int, outcome: Outcome, value: Value) -> bool:
+        """Marks a mutation as answered; False if it was already (rule 3)."""
+        if self._open.pop(seq, self) is self:
             return False
-        del self._open[seq]
+        if self._entries:
+            self._answers[seq] = (outcome, value)
+            self._bytes += size_of(value)
+            if self._bytes > self._size or len(self._answers) > self._entries:
+                self._evict()
         return True
 
     def is_open(self, seq: int) -> bool:
-        """Whether a mutation waits for its answer; asked when a cancel came.
-
-        Raises:
-            ProtocolError: the number was never used (rule 4).
-        """
-        if seq > self._last:
-            raise ProtocolError(f"A cancel of mutation {seq}; the last one was {self._last}.")
+        """Whether a number waits for its answer."""
         return seq in self._open
+
+    def is_new(self, seq: int) -> bool:
+        """Whether a number was not seen yet."""
+        return seq > self._last
+
+    def is_answered(self, seq: int) -> bool:
+        """Whether the answer to a number is remembered."""
+        return seq in self._answers
+
+    def remember(self, seq: int) -> tuple[Outcome, Value]:
+        """The answer that was given to a number which is `Known.ANSWERED`."""
+        return self._answers[seq]
+
+    def acknowledged(self, seq: int) -> None:
+        """The client has all answers up to this number (rule 6)."""
+        for number in [number for number in self._answers if number <= seq]:
+            self._bytes -= size_of(self._answers.pop(number)[1])
+
+    def _evict(self) -> None:
+        while self._bytes > self._size or len(self._answers) > self._entries:
+            oldest = next(iter(self._answers))
+            self._bytes -= size_of(self._answers.pop(oldest)[1])
+
+
+def size_of(value: Value) -> int:
+    """The bytes of a value."""
+    return value.size if isinstance(value, Large) else len(value)

@@ -1,5 +1,4 @@
-"""A connection as two values: bytes in, events out. Composes the other files, and adds no rule
-but which message may come when.
+"""A connection as two values, bytes in and events out: what both sides share.
 
     for event in session.receive(data):   # what arrived, however it was split
         ...                               # calls methods of the session
@@ -14,42 +13,36 @@ a driver does about one (run a mutation, close) is done before the next is looke
     HELLO               Hello            CHALLENGE           Challenge
     PROOF               Proof            WELCOME             Welcome
     SUBSCRIBE           Subscribe        SYNCED              Synced
-    OPEN                Mutate, Cancel,  OPEN                Answer, Update, Payload,
-                        Resync                               Snapshot (after a Resync)
+    OPEN                Mutate, Cancel,  OPEN                Answer, Update, Step, Payload,
+                        Resync, Ack, End                     Snapshot (after a Resync), Stop
     CLOSED              nothing          CLOSED              nothing
 
-Failure and Goodbye may come in every phase. Anything else ends the session.
+In OPEN, both expect Alive, Body, Chunk, Drop, Credit, Item and Allow too. Failure and Goodbye
+may come in every phase. Anything else ends the session. This file composes the others of the
+package with `client_session.py` and `server_session.py`, and adds no rule but this table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
-from amnode.errors import (
-    AmnodeError,
-    ConnectionLost,
-    DeliveryError,
-    ProtocolError,
-)
+from amnode.errors import AmnodeError, ConnectionLost, DeliveryError, ProtocolError
 from amnode.machine.schema import Schema
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
-from amnode.rpc.protocol.calls import Answering, Asked
-from amnode.rpc.protocol.handshake import (
-    ClientHandshake,
-    ServerHandshake,
-    check_schema,
-    schema_from_wire,
-    schema_hash,
-    schema_to_wire,
-    selection,
-)
-from amnode.rpc.protocol.sync import Follower, Leader, mixes
-from amnode.rpc.protocol.wire import NIL, Outcome, Role
+from amnode.rpc.protocol.calls import size_of
+from amnode.rpc.protocol.flow import Inbox, Outbox, Outgoing
+from amnode.rpc.protocol.streams import Receiver, Sender
+from amnode.rpc.protocol.wire import Outcome, Role, Value
+
+#: Bytes of bodies that are given to a connection at once.
+_BURST: Final = 512 * 1024
+#: Bytes of a chunk from which it is worth to have it received where it belongs.
+_SINK_FROM: Final = 32 * 1024
 
 
 class Phase(Enum):
@@ -76,13 +69,31 @@ class Greeted(Event, frozen=True):
     role: Role
 
 
+class Admitted(Event, frozen=True):
+    """Server: the client has proved itself. If it resumes a session, the driver is to give the
+    memory of that to `ServerSession.memory` before it goes on.
+    """
+
+    session: bytes
+    resumed: bool
+
+
 class Opened(Event, frozen=True):
-    """The handshake is done. At a client, the source and its time come with it."""
+    """The handshake is done. At a client, the source and its time come with it.
+
+    Attributes:
+        machine_id: of the source.
+        schema: of the source.
+        selected: the indexes that are followed; None for all.
+        pairs: flat pairs of a state's index and its tick; those that are 0 left out.
+        resumed: whether the session went on.
+    """
 
     machine_id: str
     schema: Schema
     selected: tuple[int, ...] | None
     pairs: list[int]
+    resumed: bool
 
 
 class Cancelled(Event, frozen=True):
@@ -101,6 +112,14 @@ class Advanced(Event, frozen=True):
     pairs: list[int]
 
 
+class Stepped(Event, frozen=True):
+    """Client: the source moved by one mutation of this type, which called these states."""
+
+    pairs: list[int]
+    type: int
+    called: list[int]
+
+
 class Answered(Event, frozen=True):
     """Client: a mutation ended. `value` is nil, its value, or with ERROR the error."""
 
@@ -116,10 +135,42 @@ class Delivered(Event, frozen=True):
     data: msgspec.Raw
 
 
-class Closed(Event, frozen=True):
-    """The session is over: by the peer, or because of what it sent.
+class Announced(Event, frozen=True):
+    """A large value is on its way, with so many bytes."""
 
-    `ConnectionLost` is an orderly end.
+    size: int
+
+
+class Streamed(Event, frozen=True):
+    """The next item of the stream of a mutation came."""
+
+    seq: int
+    data: msgspec.Raw
+
+
+class Allowed(Event, frozen=True):
+    """More items of the stream of a mutation may be sent."""
+
+    seq: int
+
+
+class StreamEnded(Event, frozen=True):
+    """The stream of a mutation is over: at a server, its client has said all (`error` is what
+    that ended with); at a client, its server does not read any more.
+    """
+
+    seq: int
+    error: AmnodeError | None
+
+
+class Taken(Event, frozen=True):
+    """Server: the client has taken payloads."""
+
+
+class Closed(Event, frozen=True):
+    """The connection is over: by the peer, or because of what it sent.
+
+    `ConnectionLost` is an orderly end, after which no session is resumed.
     """
 
     error: AmnodeError
@@ -128,44 +179,28 @@ class Closed(Event, frozen=True):
 
 #: Server: a mutation to run, to be answered by `ServerSession.answer`. The message says it all.
 Called: TypeAlias = wire.Mutate
-
-
-class Source(Protocol):
-    """What a server session reads of the machine that it serves."""
-
-    id: str
-    schema: Schema
-
-    @property
-    def queue_tick(self) -> int:
-        """See `MachineApi.queue_tick`."""
-        ...
-
-    @property
-    def machine_tick(self) -> int:
-        """See `MachineApi.machine_tick`."""
-        ...
-
-    def time(self) -> Sequence[int]:
-        """The ticks of all states, in schema order."""
-        ...
-
-
 #: What one message means; nothing, or a few events.
-_Events: TypeAlias = "Sequence[Event | Called]"
-_Handlers: TypeAlias = dict[type[wire.Message], Callable[[Any, Any], _Events]]
+Events: TypeAlias = "Sequence[Event | Called]"
+Handlers: TypeAlias = dict[type[wire.Message], Callable[[Any, Any], Events]]
 
 
 class Session:
-    """What both sides share: frames, phases, the end."""
+    """What both sides share: frames, phases, bodies, streams, the end."""
 
     #: What may come in each phase, and who takes it.
-    _phases: ClassVar[dict[Phase, _Handlers]]
+    _phases: ClassVar[dict[Phase, Handlers]]
 
     def __init__(self, phase: Phase, options: RpcOptions) -> None:
         self._options = options
         self._framer = wire.Framer(options.handshake_frame_limit)
-        self._out: list[bytes] = []
+        self._outbox = Outbox(options.chunk, options.credit)
+        self._inbox = Inbox(options.body_limit, options.credit)
+        #: Where the rest of a chunk goes: the view, the body and the bytes of the chunk.
+        self._sink: tuple[memoryview, int, int] | None = None
+        #: Streams whose items may have been lost with the last connection.
+        self._doubtful: dict[int, None] = {}
+        #: Bytes to be written from which no more frames are looked at.
+        self._most_urgent = float("inf")
         self._open = False
         self._closed = False
         self._enter(phase)
@@ -175,28 +210,83 @@ class Session:
         """What the session waits for."""
         return self._phase
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._outbox.queued
+
+    @property
+    def choked(self) -> bool:
+        """Whether the peer has to take what it asked for before it is heard again.
+
+        Frames that have arrived are kept; once this is False, `receive` goes on with them.
+        """
+        return self._outbox.urgent > self._most_urgent
+
+    @property
+    def ready(self) -> bool:
+        """Whether `to_send` would give something."""
+        return self._outbox.ready
+
+    @property
+    def received_bytes_kept(self) -> int:
+        """Bytes of what has arrived and could not be told yet."""
+        return self._framer.kept + self._inbox.held
+
     def receive(self, data: bytes) -> Iterator[Event | Called]:
         """Takes bytes from the peer; yields what they mean (see the top of the file)."""
-        framer = self._framer
+        framer, outbox = self._framer, self._outbox
+        if self._sink is not None:
+            data = self._pour(data)
         framer.feed(data)
         try:
-            while not self._closed and (body := framer.next()) is not None:
+            while not self._closed and outbox.urgent <= self._most_urgent:
+                body = framer.next()
+                if body is None:
+                    break
                 message = wire.from_frame(body)
                 handler = self._expected.get(type(message))
                 events = self._end(message) if handler is None else handler(self, message)
                 yield from events
+            if self._open:
+                self._received()
         except AmnodeError as error:
             self.fail(error)
             yield Closed(error, by_peer=False)
 
-    def to_send(self) -> bytes:
-        """What the peer is to get, in order; empty if there is nothing."""
-        out = self._out
-        if len(out) == 1:
-            return out.pop()
-        data = b"".join(out)
-        out.clear()
-        return data
+    def sink(self) -> memoryview | None:
+        """Where the next bytes of the connection belong; None if they are for `receive`."""
+        return None if self._sink is None or self._closed else self._sink[0]
+
+    def sunk(self, count: int) -> None:
+        """So many bytes were put into `sink`."""
+        if self._sink is None:
+            return
+        view, number, size = self._sink
+        if count < view.nbytes:
+            self._sink = (view[count:], number, size)
+            return
+        self._sink = None
+        self._inbox.placed(number, size)
+        self._give_credit()
+
+    def _pour(self, data: bytes) -> bytes:
+        """Fills the sink by hand; returns what is left."""
+        view = self.sink()
+        count = 0 if view is None else min(view.nbytes, len(data))
+        if view is not None and count:
+            view[:count] = data[:count]
+            self.sunk(count)
+        return data[count:]
+
+    def to_send(self) -> Outgoing:
+        """What the peer is to get now, in order; empty if there is nothing."""
+        return self._outbox.take(_BURST)
+
+    def say_alive(self) -> None:
+        """Lets the peer know that this side is there."""
+        if self._open:
+            self._send(wire.Alive())
 
     def fail(self, error: AmnodeError) -> None:
         """Ends the session with an error that the peer is told."""
@@ -205,6 +295,54 @@ class Session:
     def goodbye(self, reason: str) -> None:
         """Ends the session in good order."""
         self._leave(wire.Goodbye(reason))
+
+    def cut(self) -> None:
+        """The connection is gone; what is said from now on is kept for the next."""
+        self._enter(Phase.CLOSED)
+
+    # -- streams ---------------------------------------------------------------------------
+
+    def has_room(self, seq: int) -> bool:
+        """Whether an item of the stream of a mutation may be sent now."""
+        sender = self._sender(seq)
+        return sender is not None and sender.has_room
+
+    def send_item(self, seq: int, value: Value) -> None:
+        """Sends the next item of a stream; on a connection that is cut it is kept."""
+        sender = self._sender(seq)
+        if sender is not None:
+            self._put_item(seq, sender.send(value), value)
+
+    def consumed(self, seq: int, size: int) -> None:
+        """An item of a stream of so many bytes was read."""
+        receiver = self._receiver(seq)
+        if receiver is not None and receiver.consumed(size):
+            self._allow(seq, receiver)
+
+    def _sender(self, seq: int) -> Sender | None:
+        raise NotImplementedError
+
+    def _receiver(self, seq: int) -> Receiver | None:
+        raise NotImplementedError
+
+    def _allow(self, seq: int, receiver: Receiver) -> None:
+        items, size = receiver.allowance()
+        if self._open:
+            self._send(wire.Allow(seq, items, size))
+
+    def _put_item(self, seq: int, number: int, value: Value) -> None:
+        if self._open and seq not in self._doubtful:
+            self._outbox.put_value(
+                seq, None, value, lambda raw: wire.to_frame(wire.Item(seq, number, raw))
+            )
+
+    def _check_size(self, value: Value, what: str) -> None:
+        """Raises `DeliveryError` for a value that the peer would not take."""
+        size, limit = size_of(value), self._options.body_limit
+        if size > limit:
+            raise DeliveryError(f"{what} has {size} bytes; body_limit allows {limit}.")
+
+    # -- inside ----------------------------------------------------------------------------
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -218,7 +356,7 @@ class Session:
             self._send(message)
 
     def _send(self, message: wire.Message) -> None:
-        self._out.append(wire.to_frame(message))
+        self._outbox.put(wire.to_frame(message))
 
     def _send_limited(self, message: wire.Message, what: str) -> None:
         frame = wire.to_frame(message)
@@ -227,13 +365,33 @@ class Session:
             raise DeliveryError(
                 f"{what} takes a frame of {size} bytes; frame_limit allows {limit}."
             )
-        self._out.append(frame)
+        self._outbox.put(frame)
 
     def _trust(self) -> None:
         """The peer has proved itself: its frames may be larger."""
         self._framer.limit = self._options.frame_limit
 
-    def _end(self, message: wire.AnyMessage) -> _Events:
+    def _received(self) -> None:
+        """All whole frames of what arrived were taken, in phase OPEN."""
+        self._give_credit()
+        framer = self._framer
+        if framer.lacking < _SINK_FROM:
+            return
+        chunk = framer.chunk()
+        if chunk is None:
+            return
+        number, size = chunk
+        view = self._inbox.place(number, size)
+        here = framer.take_chunk()
+        view[: len(here)] = here
+        self._sink = (view[len(here) :], number, size)
+
+    def _give_credit(self) -> None:
+        credit = self._inbox.due()
+        if credit and self._open:
+            self._send(wire.Credit(credit))
+
+    def _end(self, message: wire.AnyMessage) -> Events:
         """A message that no handler takes: the end, wanted or not."""
         if isinstance(message, wire.Failure):
             error = wire.error_from_wire(message.error)
@@ -247,272 +405,53 @@ class Session:
         self._enter(Phase.CLOSED)
         return (Closed(error, by_peer=True),)
 
-
-class ServerSession(Session):
-    """The server's side of one connection.
-
-    Args:
-        source: the machine that the client follows.
-        factors: of its states, from `sync.mixes`.
-        handshake: who may come in.
-        options: the limits.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        factors: Sequence[int],
-        handshake: ServerHandshake,
-        options: RpcOptions,
-    ) -> None:
-        super().__init__(Phase.HELLO, options)
-        self._source = source
-        self._factors = factors
-        self._handshake = handshake
-        self._leader = Leader(factors, ())
-        self._answering = Answering()
-
-    def mark(self, moved: Sequence[tuple[int, int]]) -> bool:
-        """The source moved; see `Leader.mark`. True if there is something to send for it."""
-        return self._open and self._leader.mark(moved)
-
-    def source_grew(self) -> None:
-        """The source has states that the peer does not know; see `Leader.confine`."""
-        if self._open:
-            self._leader.confine()
-
-    def answer(self, seq: int, outcome: Outcome, value: msgspec.Raw = NIL) -> bool:
-        """Answers a mutation, with the difference up to now; False if it was answered already.
-
-        Raises:
-            DeliveryError: the value does not fit a frame; the client is told so, too.
-        """
-        if not self._open or not self._answering.answer(seq):
-            return False
-        difference = self._leader.difference(self._source.queue_tick)
-        try:
-            self._send_limited(wire.Answer(seq, outcome, difference, value), "The answer")
-        except DeliveryError as error:
-            told = wire.error_to_raw(error)
-            self._send(wire.Answer(seq, Outcome.ERROR, difference, told))
-            raise
-        return True
-
-    def send_payload(self, name: str, data: msgspec.Raw) -> None:
-        """Sends data to the client, after the updates up to now.
-
-        Raises:
-            ConnectionLost: the session is not open.
-            DeliveryError: it does not fit a frame.
-        """
-        if not self._open:
-            raise ConnectionLost(f"Payload {name!r} has no client to go to.")
-        self._push()
-        self._send_limited(wire.Payload(name, data), f"Payload {name!r}")
-
-    def to_send(self) -> bytes:
-        """What the client is to get; pending updates included."""
-        if self._open and self._leader.pending:
-            self._push()
-        return super().to_send()
-
-    def goodbye(self, reason: str) -> None:
-        """Ends the session in good order, after the updates up to now."""
-        self._push()
-        super().goodbye(reason)
-
-    def _push(self) -> None:
-        if self._open and self._leader.pending:
-            difference = self._leader.difference(self._source.queue_tick)
-            if difference is not None:
-                self._send(wire.Update(difference))
-
-    def _hello(self, message: wire.Hello) -> _Events:
-        self._send(self._handshake.greeted(message))
-        self._enter(Phase.PROOF)
-        return (Greeted(message.client_id, message.role),)
-
-    def _proof(self, message: wire.Proof) -> _Events:
-        self._send(self._handshake.proved(message))
-        self._trust()
-        self._enter(Phase.SUBSCRIBE)
+    def _on_alive(self, _message: wire.Alive) -> Events:
         return ()
 
-    def _subscribe(self, message: wire.Subscribe) -> _Events:
-        source = self._source
-        schema = source.schema
-        selected = selection(schema, message.states)
-        if len(self._factors) != len(schema):  # it has grown since the server was made
-            self._factors = mixes(len(schema))
-        self._leader = Leader(self._factors, selected)
-        known = message.schema_hash == schema_hash(schema)
-        self._send_limited(
-            wire.Synced(
-                source.id,
-                list(schema.names),
-                None if known else schema_to_wire(schema),
-                self._snapshot(),
-            ),
-            "The schema",
-        )
-        self._enter(Phase.OPEN)
-        return (Opened(source.id, schema, selected, []),)
+    def _on_body(self, message: wire.Body) -> Events:
+        self._inbox.begin(message.number, message.size)
+        return (Announced(message.size),)
 
-    def _mutate(self, message: wire.Mutate) -> _Events:
-        size = len(self._factors)
-        if max(message.states, default=0) >= size:
-            raise ProtocolError(f"Mutation of states {message.states}; the source has {size}.")
-        self._answering.asked(message.seq)
-        return (message,)
-
-    def _cancel(self, message: wire.Cancel) -> _Events:
-        return (Cancelled(message.seq),) if self._answering.is_open(message.seq) else ()
-
-    def _resync(self, _message: wire.Resync) -> _Events:
-        self._send(wire.Snapshot(self._snapshot()))
-        return (Resynced(),)
-
-    def _snapshot(self) -> wire.ClockData:
-        source = self._source
-        return self._leader.snapshot(source.time(), source.queue_tick, source.machine_tick)
-
-    _phases: ClassVar[dict[Phase, _Handlers]] = {
-        Phase.HELLO: {wire.Hello: _hello},
-        Phase.PROOF: {wire.Proof: _proof},
-        Phase.SUBSCRIBE: {wire.Subscribe: _subscribe},
-        Phase.OPEN: {wire.Mutate: _mutate, wire.Cancel: _cancel, wire.Resync: _resync},
-    }
-
-
-class ClientSession(Session):
-    """The client's side of one connection; says hello when it is made.
-
-    Args:
-        handshake: who this is.
-        schema: what the source must have; None takes what it has.
-        states: what to subscribe to; None for all.
-        options: the limits.
-    """
-
-    def __init__(
-        self,
-        handshake: ClientHandshake,
-        schema: Schema | None,
-        states: Sequence[str] | None,
-        options: RpcOptions,
-    ) -> None:
-        super().__init__(Phase.CHALLENGE, options)
-        self._handshake = handshake
-        self._schema = schema
-        self._states = None if states is None else list(states)
-        self._asked = Asked()
-        self._held: list[wire.Answer | wire.Payload] = []
-        self.follower = Follower(0, None)
-        self._send(handshake.hello())
-
-    def mutate(self, type_: int, states: list[int], args: msgspec.Raw = NIL) -> int:
-        """Sends a mutation; returns the number that its answer will have.
-
-        Raises:
-            ConnectionLost: the session is not open.
-            DeliveryError: the arguments do not fit a frame; nothing was sent.
-        """
-        if not self._open:
-            raise ConnectionLost("There is no connection to the source.")
-        seq = self._asked.ask()
-        try:
-            self._send_limited(wire.Mutate(seq, type_, states, args), "The mutation")
-        except DeliveryError:
-            self._asked.answered(seq)
-            raise
-        return seq
-
-    def cancel(self, seq: int) -> None:
-        """Tells the source that nobody waits for this answer any more."""
-        if self._open and seq in self._asked:
-            self._send(wire.Cancel(seq))
-
-    def _challenge(self, message: wire.Challenge) -> _Events:
-        self._send(self._handshake.challenged(message))
-        self._enter(Phase.WELCOME)
+    def _on_chunk(self, message: wire.Chunk) -> Events:
+        self._inbox.chunk(message.number, message.data)
         return ()
 
-    def _welcome(self, message: wire.Welcome) -> _Events:
-        self._handshake.welcomed(message)
-        self._trust()
-        known = b"" if self._schema is None else schema_hash(self._schema)
-        self._send_limited(wire.Subscribe(known, self._states), "The subscription")
-        self._enter(Phase.SYNCED)
+    def _on_drop(self, message: wire.Drop) -> Events:
+        self._inbox.drop(message.number)
         return ()
 
-    def _synced(self, message: wire.Synced) -> _Events:
-        schema = self._source_schema(message)
-        selected = selection(schema, self._states)
-        self.follower = Follower(len(schema), selected)
-        pairs = self.follower.load(message.clock)
-        self._enter(Phase.OPEN)
-        return (Opened(message.machine_id, schema, selected, pairs),)
+    def _on_credit(self, message: wire.Credit) -> Events:
+        self._outbox.credit(message.size)
+        return ()
 
-    def _source_schema(self, message: wire.Synced) -> Schema:
-        if message.schema is not None:
-            schema = schema_from_wire(message.schema)
-            if self._schema is not None:
-                check_schema(self._schema, schema)
-        elif self._schema is not None:
-            schema = self._schema
-        else:
-            raise ProtocolError("The source sent no schema to a client that has none.")
-        if schema.names != tuple(message.names):
-            raise ProtocolError("The names that the source sent are not those of its schema.")
-        return schema
+    def _on_item(self, message: wire.Item) -> Events:
+        data = self._inbox.claim(message.data)
+        receiver = self._receiver(message.seq)
+        if receiver is None or not receiver.came(message.number, len(data)):
+            return ()  # nobody reads it any more, or it had arrived before
+        return (Streamed(message.seq, data),)
 
-    def _answer(self, message: wire.Answer) -> _Events:
-        self._asked.answered(message.seq)
-        events: _Events = ()
-        if message.difference is not None:
-            events = self._advance(message.difference)
-        if self.follower.resyncing:
-            self._held.append(message)
-            return events
-        return (*events, Answered(message.seq, message.outcome, message.value))
+    def _on_allow(self, message: wire.Allow) -> Events:
+        seq, sender = message.seq, self._sender(message.seq)
+        if sender is None:
+            return ()  # the stream has ended
+        sender.allow(message.items, message.size)
+        if self._doubtful.pop(seq, self) is not self:
+            for number, value in sender.unarrived():
+                self._put_item(seq, number, value)
+            self._went_on(seq)
+        return (Allowed(seq),)
 
-    def _update(self, message: wire.Update) -> _Events:
-        return self._advance(message.difference)
+    def _went_on(self, seq: int) -> None:
+        """The items of a stream that might have been lost were sent again."""
 
-    def _payload(self, message: wire.Payload) -> _Events:
-        if self.follower.resyncing:
-            self._held.append(message)
-            return ()
-        return (Delivered(message.name, message.data),)
-
-    def _snapshot(self, message: wire.Snapshot) -> _Events:
-        if not self.follower.resyncing:
-            raise ProtocolError("A snapshot that nobody asked for.")
-        events: list[Event] = [Advanced(self.follower.load(message.clock))]
-        for late in self._held:
-            if isinstance(late, wire.Answer):
-                events.append(Answered(late.seq, late.outcome, late.value))
-            else:
-                events.append(Delivered(late.name, late.data))
-        self._held.clear()
-        return events
-
-    def _advance(self, difference: wire.Difference) -> _Events:
-        if self.follower.resyncing:
-            return ()
-        if self.follower.apply(difference):
-            return (Advanced(difference.pairs),)
-        self._send(wire.Resync())
-        return (Resynced(),)
-
-    _phases: ClassVar[dict[Phase, _Handlers]] = {
-        Phase.CHALLENGE: {wire.Challenge: _challenge},
-        Phase.WELCOME: {wire.Welcome: _welcome},
-        Phase.SYNCED: {wire.Synced: _synced},
-        Phase.OPEN: {
-            wire.Answer: _answer,
-            wire.Update: _update,
-            wire.Payload: _payload,
-            wire.Snapshot: _snapshot,
-        },
+    #: What both sides take in phase OPEN.
+    _shared: ClassVar[Handlers] = {
+        wire.Alive: _on_alive,
+        wire.Body: _on_body,
+        wire.Chunk: _on_chunk,
+        wire.Drop: _on_drop,
+        wire.Credit: _on_credit,
+        wire.Item: _on_item,
+        wire.Allow: _on_allow,
     }

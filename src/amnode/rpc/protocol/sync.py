@@ -13,6 +13,8 @@ after it. The replica's side (`Follower`) adds it up. Rules:
    arrives until then pass; what is to be seen after an update (answers, payloads) waits for it.
    A snapshot with a wrong checksum is a `ProtocolError`.
 4. An index that is not subscribed, or an increment of 0, is a `ProtocolError`.
+5. A *shallow* clock counts the changes between active and inactive that were sent, so it has
+   the parity of the source's, and never falls; all else is the same.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from amnode.errors import ProtocolError
+from amnode.machine.clock import is_active_tick
 from amnode.rpc.protocol.wire import ClockData, Difference
 
 _MASK = 0xFFFF_FFFF
@@ -41,12 +44,27 @@ class Leader:
     Args:
         factors: of the source's states, from `mixes`.
         selected: indexes of the subscribed states, ascending; None for all.
+        shallow: whether the clocks are shallow (rule 5).
     """
 
-    __slots__ = ("_checksum", "_factors", "_moved", "_queue_tick", "_selected", "_sent")
+    __slots__ = (
+        "_checksum",
+        "_factors",
+        "_moved",
+        "_queue_tick",
+        "_selected",
+        "_sent",
+        "_shallow",
+    )
 
-    def __init__(self, factors: Sequence[int], selected: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        factors: Sequence[int],
+        selected: Sequence[int] | None,
+        shallow: bool = False,
+    ) -> None:
         self._factors = factors
+        self._shallow = shallow
         self._selected = None if selected is None else dict.fromkeys(selected)
         self._sent: list[int] = [0] * len(factors)
         self._moved: dict[int, int] = {}
@@ -81,13 +99,14 @@ class Leader:
         """Everything, as it is now; later differences start from here."""
         indexes = range(len(ticks)) if self._selected is None else self._selected
         total = queue_tick + machine_tick
+        sent = self._sent
         for index in indexes:
-            self._sent[index] = ticks[index]
-            total += ticks[index] * self._factors[index]
+            sent[index] += self._step(ticks[index], sent[index])
+            total += sent[index] * self._factors[index]
         self._moved.clear()
         self._queue_tick = queue_tick
         self._checksum = total & _MASK
-        return ClockData(machine_tick, queue_tick, [ticks[i] for i in indexes], self._checksum)
+        return ClockData(machine_tick, queue_tick, [sent[i] for i in indexes], self._checksum)
 
     def difference(self, queue_tick: int) -> Difference | None:
         """What moved since the last update, or None; later ones start from here."""
@@ -99,15 +118,21 @@ class Leader:
         sent = self._sent
         moved = self._moved.items()
         for index, tick in sorted(moved) if len(moved) > 1 else moved:
-            step = tick - sent[index]
+            step = tick - sent[index] if not self._shallow else self._step(tick, sent[index])
             if step:
                 pairs += (index, step)
-                sent[index] = tick
+                sent[index] += step
                 total += step * self._factors[index]
         self._moved.clear()
         self._queue_tick = queue_tick
         self._checksum = total & _MASK
         return Difference(pairs, queue_step, self._checksum)
+
+    def _step(self, tick: int, sent: int) -> int:
+        """What is to be sent for a tick, after what was."""
+        if self._shallow:
+            return int(is_active_tick(tick) != is_active_tick(sent))
+        return tick - sent
 
 
 class Follower:
