@@ -127,12 +127,19 @@ class Pool:
         self._stop: asyncio.Event | None = None
 
     def start(self) -> None:
-        """Starts its supervisor, or the next one."""
+        """Starts its supervisor, or the next one; does nothing while one lives."""
+        if self.process is not None and self.process.record is None:
+            return
         self._lives += 1
         self.supervisor = None
         name = f"{self.name}.{self._lives}"
         self.process = self._deployment.host.start(name, self._run)
         self._deployment.watch(self.process.place, self._look)
+
+    def start_again(self) -> None:
+        """Starts the next one after a while; `heal` has done so already for all."""
+        if not self._deployment.resting:
+            self.start()
 
     def stop(self) -> None:
         """Asks it to stop."""
@@ -285,7 +292,7 @@ class Deployment:
         return TOKEN
 
     def start(self) -> None:
-        """Starts everybody."""
+        """Starts everybody who does not live."""
         for pool in self.pools:
             pool.start()
         for client in self.clients:
@@ -300,6 +307,7 @@ class Deployment:
         self.on_moment = None
         self.launches.clear()
         self.network.heal()
+        self.start()  # those that were to be started again later
         for process in [*self.host.processes.values()]:
             live = self.workers.get(f"nw-{process.name}")
             if live is None or live.state() == "orphan":

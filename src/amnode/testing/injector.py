@@ -189,7 +189,7 @@ class Injector:
         if client is None or client.process is None or client.process.record is not None:
             return ""
         deployment.host.ended(client.process, signal="SIGKILL")
-        deployment.loop.post(deployment.loop.outer, fault.seconds, client.start)
+        deployment.loop.post(deployment.loop.outer, fault.seconds, client.start_again)
         return client.process.name
 
     def _pause_client(self, fault: Fault) -> str:
@@ -206,7 +206,7 @@ class Injector:
             return ""
         name = pool.process.name
         deployment.host.ended(pool.process, signal="SIGKILL")
-        deployment.loop.post(deployment.loop.outer, fault.seconds, pool.start)
+        deployment.loop.post(deployment.loop.outer, fault.seconds, pool.start_again)
         return name
 
     def _pause_supervisor(self, fault: Fault) -> str:

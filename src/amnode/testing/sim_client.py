@@ -60,7 +60,9 @@ class SimClient:
         self._rng = Random(f"{deployment.seed}/client {number}")
 
     def start(self) -> None:
-        """Starts it, or the next one."""
+        """Starts it, or the next one; does nothing while one lives."""
+        if self.process is not None and self.process.record is None:
+            return
         self._lives += 1
         self.client = None
         self.busy = 0
@@ -68,6 +70,11 @@ class SimClient:
         name = f"{self.name}-{self.number}.{self._lives}"
         self.process = self._deployment.host.start(name, self._run)
         self._deployment.watch(self.process.place, self._look)
+
+    def start_again(self) -> None:
+        """Starts the next one after a while; `heal` has done so already for all."""
+        if not self._deployment.resting:
+            self.start()
 
     def stop(self) -> None:
         """Asks it to stop."""
