@@ -29,6 +29,11 @@ class End:
     def received(self, data: bytes) -> None:
         self.heard.append(data)
 
+    def sink(self) -> memoryview | None:
+        return None
+
+    def sunk(self, count: int) -> None: ...
+
     def outgoing(self) -> bytes:
         data = b"".join(self.to_say)
         self.to_say.clear()

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from amnode.node import private_directory
-from amnode.rpc.transport import LOCAL, Transport
+from amnode.rpc.transport import STREAMS, Transport
 
 #: Bytes of a random number from 0 to 1, and one more than the greatest of them.
 _DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
@@ -87,7 +87,7 @@ class Outside(msgspec.Struct, frozen=True):
         say: writes to the output of a worker's process.
     """
 
-    transport: Transport = LOCAL
+    transport: Transport = STREAMS
     entropy: Callable[[int], bytes] = os.urandom
     files: Files = RealFiles()
     end_process: Callable[[int], object] = _end_process

@@ -107,7 +107,7 @@ class LiveWorker:
             epoch=lease.epoch,
             client_id=lease.client_id,
             end=lease.end,
-            sessions=tuple((s.machine.id, s.client_id) for s in sessions if s.is_open),
+            sessions=tuple((s.machine.id, s.client_id) for s in sessions if s.is_connected),
             running=worker.machine.is1(WorkerStates.Start),
             told_to_end=self.told_to_end,
         )

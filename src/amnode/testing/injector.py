@@ -177,8 +177,9 @@ class Injector:
         loop = self._deployment.loop
         with loop.within(self._place):
             stranger = _Stranger(data)
-            end = SimConnection(stranger, 1.0)
+            end = SimConnection("sim", "stranger", 1.0)
             network.new_cable(listener, self._place).plug(end, caller=True)
+            end.begin(stranger)
             end.wake()
             loop.call_later(fault.seconds, end.abort)
         return address
@@ -237,6 +238,13 @@ class _Stranger:
         """See `Handler`."""
 
     def received(self, data: bytes) -> None:
+        """See `Handler`."""
+
+    def sink(self) -> memoryview | None:
+        """See `Handler`."""
+        return None
+
+    def sunk(self, count: int) -> None:
         """See `Handler`."""
 
     def outgoing(self) -> bytes:

@@ -213,7 +213,7 @@ class Cable:
     def plug(self, end: SimConnection, *, caller: bool) -> None:
         """One end exists now."""
         out, into = (self._forth, self._back) if caller else (self._back, self._forth)
-        end.plug(out)
+        end.plug(out, into)
         out.sender = end
         into.receiver = end
         into.look()
@@ -358,7 +358,7 @@ class _Lane:
         """Runs in the receiver's process: hands over all that is there."""
         self._looking = False
         loop, receiver = self._network.loop, self.receiver
-        if receiver is None or not self._pieces:
+        if receiver is None or not receiver.reads or not self._pieces:
             return
         if self.cable.blocked_until() > loop.time():
             self.look()
@@ -392,14 +392,42 @@ class SimConnection(Connection):
     """One end of a connection."""
 
     _lane: _Lane | None = None
+    _from: _Lane | None = None
+    _reads = True
 
-    def plug(self, lane: _Lane) -> None:
-        """The lane for what it says."""
+    def begin(self, handler: Handler) -> None:
+        """Gives it its handler, which is told of it."""
+        self._begin(handler)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it takes what has arrived."""
+        return self._reads
+
+    def pause_reading(self) -> None:
+        """See `Connection.pause_reading`."""
+        self._reads = False
+
+    def resume_reading(self) -> None:
+        """See `Connection.resume_reading`."""
+        self._reads = True
+        if self._from is not None:
+            self._from.look_again()
+
+    def plug(self, lane: _Lane, origin: _Lane) -> None:
+        """The lane for what it says, and that of what it hears."""
         self._lane = lane
+        self._from = origin
 
     def arrived(self, data: bytes) -> None:
-        """Bytes came."""
-        self._take(data)
+        """Bytes came: into the handler's own buffer, where it has given one."""
+        while data and self._view is not None:
+            count = min(len(self._view), len(data))
+            self._view[:count] = data[:count]
+            data = data[count:]
+            self._filled(count)
+        if data:
+            self._take(data)
 
     def full(self) -> None:
         """Too much is under way."""
@@ -466,10 +494,10 @@ class _SimListener(Listener):
         if not self._open:
             cable.refused()
             return
+        end = SimConnection("sim", cable.caller.name, self._close_timeout)
         handler = self._accept()
-        end = SimConnection(handler, self._close_timeout)
         cable.plug(end, caller=False)
-        handler.connected(end)
+        end.begin(handler)
 
     def close(self) -> None:
         """See `Listener`."""
@@ -504,9 +532,9 @@ class SimTransport:
             listener = network.listener_at(address)
         if listener is None:
             raise ConnectionLost(f"Nobody answers at {address}.")
-        end = SimConnection(handler, close_timeout)
+        end = SimConnection("sim", listener.place.name, close_timeout)
         network.new_cable(listener, place).plug(end, caller=True)
-        Context().run(handler.connected, end)  # no cause of a mutation sticks to it
+        Context().run(end.begin, handler)  # no cause of a mutation sticks to it
         return end
 
 

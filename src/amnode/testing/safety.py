@@ -92,7 +92,8 @@ class WorkerSafety:
         who = facts.worker_id
         require(len(facts.sessions) <= 1, "S1", f"{who} has {facts.sessions}.")
         for session, client_id in facts.sessions if facts.running else ():
-            open_here = facts.stage in (Stage.HELD, Stage.RELEASING)
+            # A client that comes back has its connection a moment before its lease knows of it.
+            open_here = facts.stage in (Stage.HELD, Stage.CUT, Stage.RELEASING)
             require(open_here, "S1", f"{who} has a client and is {facts.stage}.")
             require(client_id == facts.client_id, "S1", f"{who} serves {client_id}.")
             first = self._sessions.setdefault(facts.epoch, session)
