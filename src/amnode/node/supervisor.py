@@ -22,8 +22,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +58,7 @@ from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
@@ -117,6 +116,8 @@ class Supervisor:
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
+        outside: what it touches beside its loop and its processes; the system, by default.
+        on_decided: told of each event that the core was told, with what it said; for tests.
 
     Attributes:
         machine: the supervisor's states.
@@ -141,6 +142,8 @@ class Supervisor:
         opts: SupervisorOptions | None = None,
         launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
+        outside: Outside = REAL,
+        on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
@@ -151,7 +154,9 @@ class Supervisor:
                 "With state_dir, pass name and token too: by them a supervisor is known when "
                 "it is started again."
             )
-        self.token = checked_token(token) if token else secrets.token_bytes(32)
+        self._outside = outside
+        self._on_decided = on_decided
+        self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
         self._operating = operating.Operating(self.machine, self._feed, self.view)
@@ -169,13 +174,13 @@ class Supervisor:
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
         self._launcher: Launcher | None = None
-        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
+        prefix = f"nw-{self.worker_kind.lower()}-{outside.entropy(3).hex()}"
         self._core = PoolCore(
             self.opts,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
             name_worker=lambda number: f"{prefix}-{number}",
-            draw=random.random,
+            draw=outside.draw,
         )
         self._state_dir = state_dir
         self._home: Home | None = None
@@ -204,6 +209,11 @@ class Supervisor:
         return self.public_mux.address
 
     @property
+    def core(self) -> PoolCore:
+        """The pool's data and decisions; to be looked at, never to be told."""
+        return self._core
+
+    @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
         """The connections of clients, by client id."""
         return self.public_mux.servers if self.public_mux is not None else {}
@@ -223,7 +233,9 @@ class Supervisor:
         self._ended = asyncio.get_running_loop().create_future()
         started = False
         try:
-            self._home = Home(self._state_dir, secrets.token_hex(8))
+            self._home = Home(
+                self._state_dir, self._outside.entropy(8).hex(), self._outside.files
+            )
             self._found = self._home.found()
             self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
@@ -387,6 +399,8 @@ class Supervisor:
             on_connected=self._client_came,
             on_disconnected=self._client_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         self.local_rpc = Mux(
@@ -395,6 +409,8 @@ class Supervisor:
             name=f"{self.name}-local",
             exposure=operating.EXPOSURE,
             secret_of=lambda _client, _role: self.token,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         return self.public_mux, self.local_rpc
@@ -453,7 +469,11 @@ class Supervisor:
         self._busy = True
         try:
             while self._inbox:
-                for action in self._core.handle(self._inbox.popleft(), self._now()):
+                event = self._inbox.popleft()
+                actions = self._core.handle(event, self._now())
+                if self._on_decided is not None:
+                    self._on_decided(event, actions)
+                for action in actions:
                     self._do(action)
                 self._publish()
         finally:
@@ -491,6 +511,8 @@ class Supervisor:
             S.WorkersAvailable: view.workers_available,
             S.Drained: view.drained,
         }
+        if not view.broken and machine.is1(S.ErrPool):  # first: it keeps PoolNormalized out
+            machine.remove((S.ErrPool, S.Exception))
         off = [name for name, on in shown.items() if not on and machine.is1(name)]
         if off:
             machine.remove(off)
@@ -502,8 +524,6 @@ class Supervisor:
             machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
             machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
-        elif not view.broken and machine.is1(S.ErrPool):
-            machine.remove((S.ErrPool, S.Exception))
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
@@ -543,6 +563,7 @@ class Supervisor:
             opts=self.opts,
             tell=self._heard,
             record=record,
+            outside=self._outside,
         )
 
     def _start_step(self, worker_id: str, step: Coroutine[Any, Any, None]) -> None:
@@ -748,7 +769,7 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = secrets.token_bytes(32)
+        secret = self._outside.entropy(32)
         self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(

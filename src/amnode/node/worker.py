@@ -24,10 +24,8 @@ import logging
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -43,12 +41,10 @@ from amnode.errors import (
     RefusedError,
 )
 from amnode.launch.entry import prepare, take_boot
-from amnode.launch.reaper import end_descendants
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
 from amnode.node.args import (
     NodeRpcArgs,
     ReleasingArgs,
@@ -62,8 +58,8 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
-from amnode.node.memory import resident
 from amnode.node.names import LOG_WORKER, handshake_id
+from amnode.node.outside import REAL, Outside, end_process
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
@@ -108,6 +104,7 @@ class Worker:
         schema: the states, an extension of `WorkerStates`; by default the class attribute.
         names: an order of the states other than the schema's.
         opts: see `WorkerOptions`.
+        outside: what it touches beside its loop; the system, by default.
 
     The module of the class is imported once, before workers are forked, and so is each that
     `preload` names: what takes long to import and starts no threads. What each worker needs of
@@ -128,8 +125,10 @@ class Worker:
         names: Sequence[str] = (),
         *,
         opts: WorkerOptions | None = None,
+        outside: Outside = REAL,
     ) -> None:
         self.opts = checked(opts, WorkerOptions)
+        self._outside = outside
         self._machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
         self._machine.bind(self)
         self._name = ""
@@ -284,6 +283,8 @@ class Worker:
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         self.public_rpc = Mux(
@@ -297,6 +298,8 @@ class Worker:
             on_cut=self._client_left,
             on_resumed=self._client_back,
             on_disconnected=self._client_left,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=_PUBLIC,
         )
         try:
@@ -325,6 +328,8 @@ class Worker:
             id=handshake_id(self.machine.id),
             secret=boot.secret,
             schema=BootstrapStates.schema(),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         await client.start()
@@ -348,7 +353,7 @@ class Worker:
             if mux is not None:
                 await mux.stop()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
-            private_directory.remove_abandoned(self._directory, self.name)
+            self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(self._exit_code)
 
@@ -504,7 +509,10 @@ class Worker:
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
         self.lease.ended()
-        self._rss = resident()
+        if self.public_rpc is not None:
+            # A proof of the old secret must not open the next lease.
+            self.public_rpc.refuse_pending("The lease of this secret is over.")
+        self._rss = self._outside.memory()
         self._arm()
         self._tell()
         if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):
@@ -726,15 +734,12 @@ class Worker:
         """Ends the process at once, whatever is going on in it."""
         try:
             self._last_words(reason)
-            sys.stdout.flush()
         finally:
-            _end_process(code)
+            self._outside.end_process(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
-        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
-            sys.stderr.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
-            sys.stderr.flush()
+        self._outside.say(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -790,9 +795,7 @@ def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
         code = asyncio.run(_serve(cls, boot))
     else:
         code = uvloop.run(_serve(cls, boot))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _end_process(code)
+    end_process(code)
 
 
 def run_worker(cls: Callable[[], Worker]) -> int:
@@ -807,14 +810,6 @@ def run_worker(cls: Callable[[], Worker]) -> int:
     boot = take_boot()
     prepare()
     return _run(cls, msgspec.msgpack.decode(boot.payload, type=WorkerBoot))
-
-
-def _end_process(code: int) -> NoReturn:
-    """Ends the process with all that it started; no thread that a job left can keep it."""
-    try:
-        end_descendants(os.getpid())
-    finally:
-        os._exit(code)
 
 
 async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:

@@ -180,6 +180,11 @@ class Mux:
             for server in [*self._connections]:
                 server.abort()
 
+    def refuse_pending(self, reason: str) -> None:
+        """Turns away who has not shaken hands: the secret that it began with holds no more."""
+        for server in [*self._pending]:
+            server.refuse(RefusedError(reason))
+
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()

@@ -12,7 +12,7 @@ Taking and adding cost O(log n), whatever the number of clients or of requests.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -76,6 +76,10 @@ class Waitlist:
 
     def __len__(self) -> int:
         return len(self._by_place)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """All that wait, in no particular order."""
+        return iter(list(self._by_place.values()))
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key[1] in self._by_client.get(key[0], {})

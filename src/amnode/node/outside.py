@@ -1,0 +1,150 @@
+"""Outside: what the drivers of the pool touch beside their event loop.
+
+`REAL` is the system. A simulation gives its own, so that nothing that a driver does depends on
+anything but what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import msgspec
+
+from amnode.launch.reaper import end_descendants
+from amnode.node import private_directory
+from amnode.node.memory import resident
+from amnode.rpc.transport import STREAMS, Transport
+
+if TYPE_CHECKING:
+    from amnode.node.policy.adopt_records import WorkerRecord
+
+#: Bytes of a random number from 0 to 1, and one more than the greatest of them.
+_DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
+
+
+class State(Protocol):
+    """An open state directory; see `StateDirectory`."""
+
+    path: str
+    generation: int
+
+    def records(self) -> list[WorkerRecord]:
+        """The workers of the supervisor before."""
+        ...
+
+    def write(self, record: WorkerRecord) -> None:
+        """Keeps a record, in place of an older one of the same worker."""
+        ...
+
+    def forget(self, worker_id: str) -> None:
+        """There is no such worker any more."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it; the records stay."""
+        ...
+
+
+class Files(Protocol):
+    """What is done to private directories and state directories."""
+
+    def create(self) -> tuple[str, int]:
+        """Makes one and locks it; returns its path and the lock."""
+        ...
+
+    def remove(self, path: str, lock: int) -> None:
+        """Removes one with what is in it, and lets the lock go."""
+        ...
+
+    def remove_file(self, path: str) -> None:
+        """Removes one file, if it is there."""
+        ...
+
+    def remove_abandoned(self, path: str, own: str) -> bool:
+        """Removes a directory that nobody else will; returns whether it is gone."""
+        ...
+
+    def open_state(self, path: str) -> State:
+        """Opens a state directory.
+
+        Raises:
+            StateDirectoryError: it cannot be used.
+        """
+        ...
+
+
+class RealFiles:
+    """The directories of this system."""
+
+    def create(self) -> tuple[str, int]:
+        """See `Files`."""
+        return private_directory.create()
+
+    def remove(self, path: str, lock: int) -> None:
+        """See `Files`."""
+        private_directory.remove(path)
+        os.close(lock)
+
+    def remove_file(self, path: str) -> None:
+        """See `Files`."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def remove_abandoned(self, path: str, own: str) -> bool:
+        """See `Files`."""
+        return private_directory.remove_abandoned(path, own)
+
+    def open_state(self, path: str) -> State:
+        """See `Files`."""
+        from amnode.node.state_directory import StateDirectory  # a worker never opens one
+
+        return StateDirectory(path)
+
+
+def _last_words(text: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process with all that it started; no thread that a job left can keep it."""
+    try:
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed them
+            sys.stdout.flush()
+            sys.stderr.flush()
+        end_descendants(os.getpid())
+    finally:
+        os._exit(code)
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What a driver touches.
+
+    Attributes:
+        transport: how machines reach each other.
+        entropy: fresh random bytes, as `os.urandom` makes them.
+        files: private directories, and state directories.
+        end_process: ends the process of a worker at once, with an exit code; never returns.
+        say: writes to the output of a worker's process.
+        memory: bytes of memory that the process has.
+    """
+
+    transport: Transport = STREAMS
+    entropy: Callable[[int], bytes] = os.urandom
+    files: Files = RealFiles()
+    end_process: Callable[[int], object] = end_process
+    say: Callable[[str], object] = _last_words
+    memory: Callable[[], int] = resident
+
+    def draw(self) -> float:
+        """A random number from 0 to 1, 1 excluded."""
+        return int.from_bytes(self.entropy(_DRAW_BYTES), "big") / _DRAW_RANGE
+
+
+#: The system itself.
+REAL = Outside()
