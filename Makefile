@@ -45,7 +45,7 @@ format: $(DEV)  ## rewrite the files as `make check` wants them
 	$(PY) -m ruff format
 
 # `make sim SIM="--seeds 20000"` runs more of them, `SIM="--trace --start 7"` shows one.
-SIM ?= --seeds 100000 --limit 50
+SIM ?= --seeds 100000 --limit 40
 
 .PHONY: sim
 sim: $(RUN)  ## whole deployments with faults in simulated time, for a minute

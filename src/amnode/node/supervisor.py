@@ -96,6 +96,14 @@ class _WorkerArgs:
     hung: bool = False
 
 
+def _check_known_again(state_dir: str, name: str, token: bytes) -> None:
+    if state_dir and not (name and token):
+        raise OptionError(
+            "With state_dir, pass name and token too: by them a supervisor is known when "
+            "it is started again."
+        )
+
+
 class Supervisor:
     """Runs the workers of one kind, and leases them to clients.
 
@@ -149,11 +157,7 @@ class Supervisor:
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
-        if state_dir and not (name and token):
-            raise OptionError(
-                "With state_dir, pass name and token too: by them a supervisor is known when "
-                "it is started again."
-            )
+        _check_known_again(state_dir, name, token)
         self._outside = outside
         self._on_decided = on_decided
         self.token = checked_token(token) if token else outside.entropy(32)

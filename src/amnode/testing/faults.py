@@ -160,8 +160,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def patience(self) -> float:
         """Seconds in which all is well again once nothing goes wrong any more."""
         pool, worker = self.pool, self.worker
-        start = 4 * pool.conn_timeout
-        hang = 3 * (pool.worker_check_interval + 2 * pool.conn_timeout + pool.healthcheck_pause)
+        start = pool.start_timeout + pool.conn_timeout
+        hang = 3 * (
+            pool.worker_check_interval + 2 * pool.check_timeout + pool.healthcheck_pause
+        )
         lease = pool.delivery_timeout + pool.grace + 3 * worker.release_timeout
         failed = pool.restart_period + pool.back_off_cap + pool.restart_settle
         others = pool.worker_err_recent + pool.linger + 2 * pool.term_timeout + 5.0
@@ -214,6 +216,8 @@ def _pool(rng: Random, size: PoolSize) -> SupervisorOptions:
     return SupervisorOptions(
         size=size,
         conn_timeout=1.0,
+        start_timeout=3.0,
+        check_timeout=1.0,
         delivery_timeout=rng.choice((0.3, 1.0)),
         op_timeout=1.0,
         heartbeat=20.0,
