@@ -77,11 +77,13 @@ if TYPE_CHECKING:
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
-    from amnode.rpc.exposure import Exposure
+    from amnode.rpc.exposure import ErrorReport, Exposure
     from amnode.rpc.mux import Mux
     from amnode.rpc.network_machine import NetworkMachine
     from amnode.rpc.options import RpcOptions
     from amnode.rpc.origin import Deferred, Origin
+    from amnode.rpc.server import RpcServer
+    from amnode.rpc.states import ConsumerStates
     from amnode.rpc.transport import StreamTransport
 
 _HOME = {
@@ -152,11 +154,13 @@ _HOME = {
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
-    "amnode.rpc.exposure": ("Exposure",),
+    "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
     "amnode.rpc.mux": ("Mux",),
     "amnode.rpc.network_machine": ("NetworkMachine",),
     "amnode.rpc.options": ("RpcOptions",),
     "amnode.rpc.origin": ("Deferred", "Origin"),
+    "amnode.rpc.server": ("RpcServer",),
+    "amnode.rpc.states": ("ConsumerStates",),
     "amnode.rpc.transport": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -172,9 +176,11 @@ __all__ = [
     "ClientOptions",
     "ClientStates",
     "ConnectionLost",
+    "ConsumerStates",
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "ErrorReport",
     "Event",
     "Exposure",
     "Group",
@@ -212,6 +218,7 @@ __all__ = [
     "RpcClient",
     "RpcError",
     "RpcOptions",
+    "RpcServer",
     "RpcTimeoutError",
     "Schema",
     "SchemaError",

@@ -170,6 +170,7 @@ class Source:
 
     def __init__(self) -> None:
         self.root_id = "hall"
+        self.incarnation = b"i" * 16
         self.schema = SCHEMA
         self.now = [0] * len(SCHEMA)
         self.queue_tick = 1

@@ -41,6 +41,7 @@ class Source:
 
     def __init__(self, schema: Schema | None = None) -> None:
         self.root_id = "door"
+        self.incarnation = b"i" * 16
         self.schema = schema or Door.schema()
         self.now = [0] * len(self.schema)
         self.queue_tick = 1

@@ -339,14 +339,14 @@ def test_a_handshake_that_is_cut_at_any_byte_opens_nothing() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda synced: wire.Synced("m", ["A"], None, None, synced.clock),
-        lambda synced: wire.Synced("m", ["A"], synced.schema, None, synced.clock),
-        lambda synced: wire.Synced("m", synced.names, [], None, synced.clock),
+        lambda synced: wire.Synced("m", b"i" * 16, ["A"], None, None, synced.clock),
+        lambda synced: wire.Synced("m", b"i" * 16, ["A"], synced.schema, None, synced.clock),
+        lambda synced: wire.Synced("m", b"i" * 16, synced.names, [], None, synced.clock),
         lambda synced: wire.Synced(
-            "m", synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 5, 1)
+            "m", b"i" * 16, synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 5, 1)
         ),
         lambda synced: wire.Synced(
-            "m", synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 4, 0)
+            "m", b"i" * 16, synced.names, synced.schema, None, wire.ClockData(0, 0, [0] * 4, 0)
         ),
     ],
 )

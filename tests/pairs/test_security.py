@@ -76,7 +76,7 @@ EVERY: list[wire.Message] = [
     wire.Proof(b"p" * 32),
     wire.Welcome(b"p" * 32),
     wire.Subscribe(b"", None, 0, 0),
-    wire.Synced("m", [], None, None, CLOCK),
+    wire.Synced("m", b"i" * 16, [], None, None, CLOCK),
     wire.Failure(wire.WireError("RpcError", "x", {})),
     wire.Goodbye("x"),
     wire.Mutate(1, 0, [0], NIL),

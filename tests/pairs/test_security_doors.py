@@ -36,7 +36,7 @@ EVERY: list[wire.Message] = [
     wire.Challenge(wire.VERSION, "s", b"n" * 32, False, 0),
     wire.Welcome(b"p" * 32),
     wire.Subscribe(b"", None, 0, 0),
-    wire.Synced("m", [], None, None, CLOCK),
+    wire.Synced("m", b"i" * 16, [], None, None, CLOCK),
     wire.Failure(wire.WireError("RpcError", "x", {})),
     wire.Goodbye("x"),
     wire.Alive(),

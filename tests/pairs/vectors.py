@@ -180,15 +180,15 @@ FRAMES: list[tuple[str, wire.Message]] = [
     (
         "Synced with door: Open (multi, requires Unlocked, tag ui), Unlocked (auto), Exception "
         "(multi); ticks 1, 3, 0, queue tick 5",
-        wire.Synced("door", NAMES, SCHEMA, None, CLOCK),
+        wire.Synced("door", b"i" * 16, NAMES, SCHEMA, None, CLOCK),
     ),
     (
         "The same to a client that has the schema",
-        wire.Synced("door", NAMES, None, None, CLOCK),
+        wire.Synced("door", b"i" * 16, NAMES, None, None, CLOCK),
     ),
     (
         "The same, of states 0 and 2 alone; machine tick 2",
-        wire.Synced("door", NAMES, None, [0, 2], SOME),
+        wire.Synced("door", b"i" * 16, NAMES, None, [0, 2], SOME),
     ),
     (
         "Failure: a RefusedError, 'no'",

@@ -55,6 +55,9 @@ class LocalApi(MachineApi):
     _followers: tuple[Follower, ...] = ()
     _door: ThreadDoor | None = None
     _machine_tick: int = 0
+    #: Random bytes that tell this very machine from others of its id, such as the one before a
+    #: restart; set by the first server of it, and empty while there is none.
+    incarnation: bytes = b""
 
     @property
     def _running(self) -> bool:

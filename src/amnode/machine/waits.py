@@ -197,9 +197,10 @@ class WaitIndex:
         shelves: the waits, by state and what is waited for of it.
         contexts: those that somebody waits on or with, by state.
         closed: why no wait can come true any more; None while they can.
+        era: grows when the clocks become those of another machine.
     """
 
-    __slots__ = ("_clock", "_goals", "_machine", "closed", "contexts", "shelves")
+    __slots__ = ("_clock", "_goals", "_machine", "closed", "contexts", "era", "shelves")
 
     def __init__(self, machine: MachineApi, clock: Clock) -> None:
         self._machine = machine
@@ -208,6 +209,7 @@ class WaitIndex:
         self.shelves: dict[tuple[int, int], dict[Pending[None], None]] = {}
         self.contexts: dict[int, dict[StateContext, None]] = {}
         self.closed: Exception | None = None
+        self.era = 0
 
     def add(
         self,
@@ -410,6 +412,7 @@ class WaitIndex:
 
         Waits for ticks fail with `error`, and every context ends; waits for states go on.
         """
+        self.era += 1
         for (state, _), shelf in [*self.shelves.items()]:
             for wait in [*shelf]:
                 if state >= 0 and isinstance(wait, Wait) and wait.ticks:
@@ -498,7 +501,17 @@ class StateContext:
         waits: those that end with it.
     """
 
-    __slots__ = ("_ended", "_index", "_ticks", "name", "state", "tick", "waits", "watched")
+    __slots__ = (
+        "_ended",
+        "_era",
+        "_index",
+        "_ticks",
+        "name",
+        "state",
+        "tick",
+        "waits",
+        "watched",
+    )
 
     def __init__(self, index: WaitIndex, clock: Clock, state: int, name: str) -> None:
         self._index = index
@@ -509,11 +522,16 @@ class StateContext:
         self.waits: dict[Pending[Any], None] = {}
         self.watched: dict[asyncio.Future[None], None] = {}
         self._ended = index.closed is not None
+        self._era = index.era
 
     @property
     def valid(self) -> bool:
         """Whether the state is still in the same activation, or the same pause."""
-        return not self._ended and self._ticks[self.state] == self.tick
+        return (
+            not self._ended
+            and self._ticks[self.state] == self.tick
+            and self._era == self._index.era
+        )
 
     def expired_error(self) -> ContextExpiredError:
         """What a wait tied to this context ends with."""

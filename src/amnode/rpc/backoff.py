@@ -10,7 +10,7 @@ from amnode.rpc.options import RpcOptions
 
 
 class Backoff:
-    """The attempts after one loss of a connection.
+    """The attempts after one loss of a connection, or after several in a row.
 
     Args:
         options: how many, how long, and the delays.
@@ -36,11 +36,13 @@ class Backoff:
         if self.tries >= options.reconnect_tries or now >= self._until:
             return None
         self.tries += 1
-        if self.tries == 1:
-            return 0.0  # the server may be there all along
-        exponent = min(self.tries - 2, 60)
+        exponent = min(self.tries - 1, 60)
         bound = min(options.reconnect_cap, options.reconnect_base * 2**exponent)
         return min(draw * bound, max(0.0, self._until - now))
+
+    def left(self, now: float) -> float:
+        """Seconds until no attempt may go on any more."""
+        return max(0.0, self._until - now)
 
     def exhausted(self) -> str:
         """What was tried, for an error."""

@@ -40,12 +40,12 @@ from amnode.rpc.address import parse_address
 from amnode.rpc.backoff import Backoff
 from amnode.rpc.link import Link
 from amnode.rpc.network_machine import NetworkMachine, SelectedMachine
-from amnode.rpc.options import RpcOptions
+from amnode.rpc.options import MOST_SECONDS, RpcOptions
 from amnode.rpc.protocol.client_session import ClientSession
 from amnode.rpc.protocol.handshake import ClientHandshake, check_identity
 from amnode.rpc.protocol.memory import ClientMemory
 from amnode.rpc.protocol.session import Delivered, Opened
-from amnode.rpc.protocol.subscription import Subscription
+from amnode.rpc.protocol.subscription import Subscription, schema_hash
 from amnode.rpc.protocol.wire import Role
 from amnode.rpc.remote import Conversation
 from amnode.rpc.states import ClientStates
@@ -55,6 +55,8 @@ from amnode.rpc.transport import NETWORK, STREAMS, Transport
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")
 #: What ends an attempt to come back that may go better next time (rule 2).
 _PASSING = (ConnectionLost, RpcTimeoutError, RefusedError)
+#: The shortest push interval that crosses.
+_LEAST_INTERVAL = 0.001
 #: Why nobody answers, if nobody listens.
 _NOBODY = (ConnectionRefusedError, FileNotFoundError)
 
@@ -92,7 +94,8 @@ class RpcClient:
         push_interval: the least time between two updates that nobody asked for, in seconds.
             Default 0: each is sent at once.
         consumer: a machine (with `ConsumerStates`) that gets each payload as a `ServerPayload`.
-        on_payload: called with the name and the data of each payload.
+        on_payload: called with the name and the data of each payload, which counts as taken
+            when this has returned.
         on_lost: called once when the connection is lost for good, unless `stop` ended it.
         comes_back: whether a server at whose address nobody listens any more may come back.
             False takes that for its end, at once.
@@ -132,8 +135,11 @@ class RpcClient:
             raise OptionError(f"{role!r} is no role; use {' or '.join(Role)}.")
         if not secret:
             raise OptionError("The secret is empty; a client has to have one.")
-        if not push_interval >= 0:
-            raise OptionError(f"push_interval is {push_interval}; it must be at least 0 s.")
+        if push_interval and not _LEAST_INTERVAL <= push_interval <= MOST_SECONDS:
+            raise OptionError(
+                f"push_interval is {push_interval}; it must be 0, or from {_LEAST_INTERVAL} to "
+                f"{MOST_SECONDS} s."
+            )
         if all_but and states is None:
             raise OptionError("all_but is set, and no states are named; name some.")
         self.id = check_identity(id)
@@ -158,6 +164,9 @@ class RpcClient:
         #: The last link that ended; its connection may still be closing.
         self._left: Link | None = None
         self._returning: asyncio.Task[None] | None = None
+        self._backoff: Backoff | None = None
+        #: When the last connection was opened.
+        self._opened_at = 0.0
         self._conversation: Conversation | None = None
         self._source: NetworkMachine | None = None
 
@@ -185,6 +194,13 @@ class RpcClient:
             raise RpcError(f"Client {self.id} has no replica before its first start.")
         return self._source
 
+    async def __aenter__(self) -> RpcClient:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
     async def start(self) -> None:
         """Connects, shakes hands, and brings the replica in step.
 
@@ -202,7 +218,7 @@ class RpcClient:
         """
         if self._link is not None or self._returning is not None:
             raise RpcError(f"Client {self.id} is started already; stop it first.")
-        self._conversation = None
+        self._conversation = self._backoff = None
         self.machine.remove(_ERRORS)
         self.machine.add(("Start", "Connecting"))
         link = self._link = self._new_link(ClientMemory(self._options))
@@ -285,12 +301,17 @@ class RpcClient:
     async def _return(self, conversation: Conversation, lost: ConnectionLost) -> None:
         """Tries to come back, until it is back or that is hopeless (rule 2)."""
         loop = asyncio.get_running_loop()
-        backoff = Backoff(self._options, loop.time())
+        backoff = self._backoff
+        if backoff is None or loop.time() - self._opened_at >= self._options.reconnect_cap:
+            backoff = self._backoff = Backoff(self._options, loop.time())
         error: Exception = lost
         while (delay := backoff.next(loop.time(), self._chance())) is not None:
             await asyncio.sleep(delay)
             try:
-                await self._attempt(conversation)
+                async with asyncio.timeout(backoff.left(loop.time())):
+                    await self._attempt(conversation)
+            except TimeoutError as failed:
+                error = failed if isinstance(failed, RpcTimeoutError) else error
             except _PASSING as failed:
                 error = failed
                 if not self._comes_back and isinstance(failed.__cause__, _NOBODY):
@@ -394,6 +415,7 @@ class RpcClient:
     def link_opened(self, link: Link, event: Opened) -> tuple[Conversation, NetworkMachine]:
         """The handshake is done."""
         conversation, source = self._conversation, self._source
+        self._opened_at = asyncio.get_running_loop().time()
         assert link.connection is not None  # it brought the event
         if conversation is None or source is None:
             conversation = self._conversation = Conversation(link.session, link.connection)
@@ -412,7 +434,7 @@ class RpcClient:
         source: NetworkMachine,
     ) -> None:
         """The connection is back."""
-        if event.schema.names != source.schema.names:
+        if schema_hash(event.schema) != schema_hash(source.schema):
             raise ProtocolError(
                 "The source has other states than before; a new client has to be made."
             )
@@ -422,19 +444,25 @@ class RpcClient:
             self.machine.add1("CallRetryFailed")
             self.machine.add_err_state("ErrNetwork", error)
             self.machine.remove(("CallRetryFailed", "ErrNetwork", "Exception"))
-        source.reload(event.machine_id, event.pairs, shallow=self._subscription.shallow)
+        shallow = self._subscription.shallow
+        source.reload(event.machine_id, event.incarnation, event.pairs, shallow=shallow)
 
     def _new_replica(self, event: Opened, conversation: Conversation) -> NetworkMachine:
         replica_id = f"rnm-{self.id.removeprefix('rc-')}"
         if event.selected is None:
             source = NetworkMachine(
-                event.schema, id=replica_id, source_id=event.machine_id, calls=conversation
+                event.schema,
+                id=replica_id,
+                source_id=event.machine_id,
+                incarnation=event.incarnation,
+                calls=conversation,
             )
         else:
             source = SelectedMachine(
                 event.schema,
                 id=replica_id,
                 source_id=event.machine_id,
+                incarnation=event.incarnation,
                 calls=conversation,
                 selected=event.selected,
             )

@@ -49,7 +49,8 @@ class Mux:
         name: of the mux; its machine is `rm-NAME`, its servers' are `rs-NAME-1` and so on, and
             clients are told `rs-NAME`.
         secret_of: the secret of a client (its id, its role), looked up at its hello; None
-            refuses it, and tells it no more than a wrong secret would.
+            refuses it, and tells it no more than a wrong secret would. It is not looked up for
+            a client that resumes its session: to shut one out, close its server too.
         exposure: what controllers may do; nothing by default.
         options: the limits.
         admit: asked once a client has proved itself (rule 3); a text is why it is refused.
@@ -89,6 +90,8 @@ class Mux:
         self.machine = Machine(MuxStates, id=f"rm-{name}")
         self.machine.bind(_Handlers())
         self._source = source
+        if isinstance(source, Machine) and not source.incarnation:
+            source.incarnation = entropy(16)
         self._address = address
         self._name = name
         self._server_id = check_identity(f"rs-{name}")
@@ -132,6 +135,13 @@ class Mux:
     def servers(self) -> Mapping[str, RpcServer]:
         """The servers of admitted clients, by client id; a live view."""
         return MappingProxyType(self._servers)
+
+    async def __aenter__(self) -> Mux:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         """Starts to listen; does nothing if it does already.
@@ -233,8 +243,11 @@ class Mux:
             return None  # it was admitted when its session began
         client_id = server.client_id
         old = self._servers.get(client_id)
-        if old is not None and old.is_connected and not self._replace:
-            return f"{client_id} is connected already; one connection a client is allowed."
+        if old is not None and not self._replace:
+            if old.is_connected:
+                return f"{client_id} is connected already; one connection a client is allowed."
+            if old.role is not server.role:
+                return f"{client_id} has a session as {old.role.value}, which it may resume."
         reason = None if self._admit is None else self._admit(server)
         if reason is not None:
             return reason

@@ -88,12 +88,22 @@ class NetworkMachine(MachineApi):
         schema: of the source.
         id: of the replica itself.
         source_id: of the machine that it follows.
+        incarnation: tells that very machine from others of its id.
         calls: the client's end of the session.
     """
 
-    def __init__(self, schema: Schema, *, id: str, source_id: str, calls: Conversation) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        id: str,
+        source_id: str,
+        incarnation: bytes,
+        calls: Conversation,
+    ) -> None:
         super().__init__(schema, id=id)
         self.source_id = source_id
+        self.incarnation = incarnation
         self._calls = calls
         self._followers: tuple[SourceFollower, ...] = ()
 
@@ -330,24 +340,32 @@ class NetworkMachine(MachineApi):
         """Takes over the first snapshot, before anybody looks."""
         self._move(pairs)
 
-    def reload(self, source_id: str, pairs: Sequence[int], *, shallow: bool = False) -> None:
+    def reload(
+        self,
+        source_id: str,
+        incarnation: bytes,
+        pairs: Sequence[int],
+        *,
+        shallow: bool = False,
+    ) -> None:
         """Takes over the snapshot of a new connection, maybe of another machine (rule 4).
 
         Args:
             source_id: of the source.
+            incarnation: tells that very machine from others of its id.
             pairs: flat pairs of a state's index and its tick; those that are 0 left out.
             shallow: whether the ticks are counted anew on each connection, so that only their
                 activity says what changed.
         """
         now = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        same = source_id == self.source_id
+        same = (source_id, incarnation) == (self.source_id, self.incarnation)
         step_of = _shallow_step if shallow and same else int.__sub__
         steps = {i: step_of(now.get(i, 0), tick) for i, tick in enumerate(self._clock.ticks)}
         flat = [part for i, step in steps.items() if step for part in (i, step)]
         if same:
             self.advance(flat)
             return
-        self.source_id = source_id
+        self.source_id, self.incarnation = source_id, incarnation
         changed = self._move(flat)
         self._waits.restart(ConnectionLost("The source was restarted: its clocks begin anew."))
         self._waits.changed(changed)
@@ -412,10 +430,13 @@ class SelectedMachine(NetworkMachine):
         *,
         id: str,
         source_id: str,
+        incarnation: bytes,
         calls: Conversation,
         selected: Sequence[int],
     ) -> None:
-        super().__init__(schema, id=id, source_id=source_id, calls=calls)
+        super().__init__(
+            schema, id=id, source_id=source_id, incarnation=incarnation, calls=calls
+        )
         self.followed: tuple[str, ...] = tuple(schema.names[i] for i in selected)
         self._selected = bits(selected)
         self._required = {i: _requirements(schema, i) for i in selected}

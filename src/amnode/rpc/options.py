@@ -16,6 +16,8 @@ from amnode.errors import OptionError
 HANDSHAKE_FRAME_LIMIT = 4 * 1024
 #: The largest frame that the 4-byte length of the protocol is used for.
 MAX_FRAME_LIMIT = 1 << 31
+#: The longest time that crosses.
+MOST_SECONDS = 24 * 3600
 #: Below this, a keep-alive would be most of what crosses.
 LEAST_KEEPALIVE = 0.05
 
@@ -66,8 +68,10 @@ class RpcOptions(msgspec.Struct, frozen=True):
             it is cut off. Default 30, more than 0.
         reconnect_tries: attempts of a client to come back, in a row. Default 20, at least 0: 0
             makes the first loss of its connection the last.
-        reconnect_timeout: seconds that they may take together. Default 30, at least 0.
-        reconnect_base: seconds of the back-off before the second attempt, which doubles with
+        reconnect_timeout: seconds that they may take together. Default 30, at least 0. A
+            connection that is lost again before it has lived for `reconnect_cap` goes on with
+            the attempts before it.
+        reconnect_base: seconds of the back-off before the first attempt, which doubles with
             each and is drawn from 0 to that (full jitter). Default 0.05, more than 0.
         reconnect_cap: seconds that it is never above. Default 5, at least `reconnect_base`.
 
@@ -107,9 +111,10 @@ class RpcOptions(msgspec.Struct, frozen=True):
                 raise OptionError(
                     f"{name} is {getattr(self, name)}; it must be at least {least}."
                 )
-        if self.keepalive and self.keepalive < LEAST_KEEPALIVE:
+        if self.keepalive and not LEAST_KEEPALIVE <= self.keepalive <= MOST_SECONDS:
             raise OptionError(
-                f"keepalive is {self.keepalive}; it must be 0, or at least {LEAST_KEEPALIVE} s."
+                f"keepalive is {self.keepalive}; it must be 0, or from {LEAST_KEEPALIVE} to "
+                f"{MOST_SECONDS} s."
             )
         if not self.reconnect_cap >= self.reconnect_base:
             raise OptionError(

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -175,7 +176,8 @@ class Conversation:
         self._connection: Connection | None = connection
         self._results: dict[int, RemoteResult] = {}
         self._pumps: dict[int, Pump] = {}
-        self._streams: dict[int, Incoming[Any]] = {}
+        #: Weak, so that one which nobody reads any more is closed.
+        self._streams: WeakValueDictionary[int, Incoming[Any]] = WeakValueDictionary()
         self._over: ConnectionLost | None = None
 
     @property

@@ -247,6 +247,8 @@ class RpcServer:
         """See `Handler`."""
         self._connection = self._service.connection = connection
         connection.stall_timeout = self._options.stall_timeout
+        if connection.scheme not in NETWORK:
+            self._session.forgo_keepalive()
         self._await_handshake()
         for state in ("Start", "RpcAccepting", "RpcReady", "ClientConnected"):
             self.machine.add1(state)

@@ -91,7 +91,7 @@ class Service:
 
     def called(self, event: Called) -> None:
         """It asks for something (rules 1 and 3)."""
-        if self._waiting or self.session.queued > self._options.outgoing_limit:
+        if self._waiting or self.session.backlog > self._options.outgoing_limit:
             self._keep_waiting(event)
         else:
             self._run(event)
@@ -126,7 +126,7 @@ class Service:
         """The client may have taken some of what waits for it (rule 3)."""
         if not self._waiting or self._serving is not None:
             return
-        if self.session.queued <= self._options.outgoing_limit:
+        if self.session.backlog <= self._options.outgoing_limit:
             loop = asyncio.get_running_loop()
             self._serving = loop.call_soon(self._serve_waiting, context=Context())
 
@@ -225,7 +225,7 @@ class Service:
         self._serving = None
         limit = self._options.outgoing_limit
         try:
-            while self._waiting and self.session.queued <= limit:
+            while self._waiting and self.session.backlog <= limit:
                 event = self._waiting.popleft()
                 self._waiting_size -= len(event.args)
                 self._run(event)

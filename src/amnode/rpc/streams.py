@@ -121,6 +121,9 @@ class Pump:
 class Incoming(Generic[T]):
     """An async iterator over the items that come; made where they are read.
 
+    The other side stops when it is closed, by `aclose` or the end of `async with`, and when
+    nobody has it any more, as after a `break`.
+
     Args:
         port: the end of the session.
         seq: of the mutation.
@@ -141,11 +144,23 @@ class Incoming(Generic[T]):
         self._closed = closed
         self._items: deque[msgspec.Raw] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._ended = False
         self._error: Exception | None = None
 
     def __aiter__(self) -> Incoming[T]:
         return self
+
+    async def __aenter__(self) -> Incoming[T]:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # A loop that was left by `break` has let go of it. That may be on any thread.
+        if not self._ended and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._closed)
 
     async def __anext__(self) -> T:
         while not self._items:

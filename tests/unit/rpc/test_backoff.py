@@ -7,16 +7,15 @@ from amnode.rpc.backoff import Backoff
 from amnode.rpc.options import RpcOptions
 
 
-def test_the_first_attempt_is_made_at_once_and_the_bound_doubles_up_to_its_cap() -> None:
+def test_the_bound_doubles_up_to_its_cap() -> None:
     backoff = Backoff(RpcOptions(reconnect_base=1, reconnect_cap=5, reconnect_timeout=1e9), 0)
-    assert [backoff.next(0, 1) for _ in range(6)] == [0, 1, 2, 4, 5, 5]
+    assert [backoff.next(0, 1) for _ in range(6)] == [1, 2, 4, 5, 5, 5]
     assert backoff.tries == 6
 
 
 def test_the_delay_is_drawn_from_zero_to_the_bound() -> None:
     backoff = Backoff(RpcOptions(reconnect_base=1, reconnect_cap=5), 0)
-    backoff.next(0, 0.5)
-    assert [backoff.next(0, draw) for draw in (0, 0.5, 0.25)] == [0, 1, 1]
+    assert [backoff.next(0, draw) for draw in (0.5, 0, 0.5, 0.25)] == [0.5, 0, 2, 1.25]
 
 
 def test_attempts_are_bounded_in_number_and_in_time() -> None:
@@ -24,9 +23,10 @@ def test_attempts_are_bounded_in_number_and_in_time() -> None:
     assert [backoff.next(0, 0) for _ in range(3)] == [0, 0, None]
     assert backoff.exhausted() == "2 attempts to come back failed"
     late = Backoff(RpcOptions(reconnect_timeout=10, reconnect_base=5), 100)
-    assert late.next(100, 1) == 0
+    assert (late.next(100, 1), late.left(100)) == (5, 10)
     assert late.next(109, 1) == 1  # no later than the end
     assert late.next(110, 1) is None
+    assert late.left(111) == 0
 
 
 def test_without_tries_there_is_no_attempt() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from array import array
 
 import msgspec
@@ -81,7 +82,7 @@ def test_every_message_has_a_tag_of_its_own_and_survives_the_wire() -> None:
         wire.Proof(b"p" * 32),
         wire.Welcome(b"p" * 32),
         wire.Subscribe(b"", ["A"], 0, 0),
-        wire.Synced("m", ["A"], [state], [0], clock),
+        wire.Synced("m", b"i" * 16, ["A"], [state], [0], clock),
         wire.Failure(wire.WireError("RpcError", "no", {})),
         wire.Goodbye("why"),
         wire.Mutate(1, 2, [0], msgspec.Raw(b"\x01")),
@@ -203,7 +204,7 @@ def test_bytes_cross_as_bytes_and_large_ones_are_not_copied(
 def test_whatever_has_a_buffer_in_one_piece_crosses_as_its_bytes(size: int) -> None:
     numbers = array("d", range(size))  # as a NumPy array would
     value = wire.encode(numbers, "It")
-    assert isinstance(value, wire.Large)
+    assert isinstance(value, wire.Large) == (numbers.itemsize * size >= LARGE)
     assert msgspec.msgpack.decode(joined(value)) == numbers.tobytes()
     shaped = memoryview(bytes(12)).cast("B", (3, 4))
     assert msgspec.msgpack.decode(joined(wire.encode(shaped, "It"))) == bytes(12)
@@ -216,9 +217,34 @@ def test_a_buffer_with_gaps_is_refused(size: int) -> None:
         wire.encode(memoryview(numbers)[::2], "It")
 
 
+def test_an_empty_buffer_of_any_shape_crosses() -> None:
+    empty = memoryview(bytes(12)).cast("B", (3, 4))[:0]
+    assert msgspec.msgpack.decode(joined(wire.encode(empty, "It"))) == b""
+
+
+def test_a_released_view_is_refused() -> None:
+    view = memoryview(b"gone")
+    view.release()
+    with pytest.raises(DeliveryError, match="It cannot be encoded"):
+        wire.encode(view, "It")
+
+
+def test_pointers_do_not_cross() -> None:
+    pointers = (ctypes.py_object * 3)(1, 2, 3)
+    with pytest.raises(DeliveryError, match="its elements are pointers"):
+        wire.encode(pointers, "It")
+
+
+def test_text_that_is_no_unicode_is_written_out_in_errors() -> None:
+    told = wire.error_to_wire(RpcError("a file named \udcff"))
+    assert told.message == "a file named \\udcff"
+    assert str(wire.error_from_raw(wire.error_to_raw(RpcError("\udcff")))) == "\\udcff"
+
+
 def test_a_buffer_over_4_gib_is_refused() -> None:
     class Huge:
         nbytes = 1 << 32
+        format = "B"
 
         def cast(self, _format: str) -> Huge:
             return self

@@ -203,7 +203,10 @@ class ClientSession(Session):
         self._enter(Phase.OPEN)
         if self._handshake.resumed:
             self._resume()
-        opened = Opened(message.machine_id, schema, selected, pairs, self._handshake.resumed)
+        resumed = self._handshake.resumed
+        opened = Opened(
+            message.machine_id, message.incarnation, schema, selected, pairs, resumed
+        )
         return (opened, *self._released())
 
     def _source_schema(self, message: wire.Synced) -> Schema:

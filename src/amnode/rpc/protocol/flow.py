@@ -241,8 +241,8 @@ class Outbox:
 
     def _small(self, value: Value) -> msgspec.Raw | None:
         """The value, if it fits into its frame."""
-        if isinstance(value, Large):
-            return value.joined() if value.size <= self._chunk else None
+        if isinstance(value, Large):  # to join it would be to copy it
+            return None
         return value if memoryview(value).nbytes <= self._chunk else None
 
 
@@ -268,12 +268,10 @@ class Inbox:
 
     Args:
         limit: the most bytes of bodies that are not claimed (rule 5).
-        window: what the peer may have on its way; credit is given back in quarters of it.
     """
 
-    def __init__(self, limit: int, window: int) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._step = max(1, window // 4)
         self._bodies: dict[int, _Body] = {}
         self._last = 0
         self._held = 0
@@ -364,8 +362,6 @@ class Inbox:
         return msgspec.Raw(body.data)
 
     def due(self) -> int:
-        """The credit that is to be given back now; 0 if it is not worth a message yet."""
-        if self._taken < self._step:
-            return 0
+        """The credit that is to be given back now: all, for the peer's window may be small."""
         taken, self._taken = self._taken, 0
         return taken

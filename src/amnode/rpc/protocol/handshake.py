@@ -161,6 +161,10 @@ class ServerHandshake:
         self.resumed = False
         self.keepalive = keepalive
 
+    def forgo_keepalive(self) -> None:
+        """The connection is one that tells of its end: to be called before the hello."""
+        self._challenge = msgspec.structs.replace(self._challenge, keepalive=0)
+
     def greeted(self, message: wire.Hello) -> wire.Challenge:
         """The answer to a client's hello; the same for a client that is not known.
 

@@ -100,6 +100,7 @@ class ServerMemory:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_limit",
         "_payloads",
         "_size",
@@ -118,6 +119,7 @@ class ServerMemory:
         self.downloads: dict[int, Sender] = {}
         #: Of the last payload.
         self.number = 0
+        self._acknowledged = 0
         self._limit = options.payload_limit
         self._payloads: deque[tuple[int, str, Value]] = deque()
         self._size = 0
@@ -155,12 +157,17 @@ class ServerMemory:
 
     def acknowledged(self, answers: int, payloads: int) -> None:
         """The client has all answers and all payloads up to these."""
-        self.answering.acknowledged(answers)
+        if answers > self._acknowledged:
+            self._acknowledged = answers
+            self.answering.acknowledged(answers)
+            self._forget_downloads(answers)
+        while self._payloads and self._payloads[0][0] <= payloads:
+            self._size -= size_of(self._payloads.popleft()[2])
+
+    def _forget_downloads(self, answers: int) -> None:
         for seq in [*self.downloads]:
             if seq <= answers and not self.answering.is_open(seq):
                 del self.downloads[seq]
-        while self._payloads and self._payloads[0][0] <= payloads:
-            self._size -= size_of(self._payloads.popleft()[2])
 
     def payloads(self) -> list[tuple[int, str, Value]]:
         """Those that are not known to have arrived: number, name, value."""

@@ -11,7 +11,7 @@ from amnode.errors import ConnectionLost, DeliveryError, ProtocolError, RefusedE
 from amnode.machine.schema import Schema
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
-from amnode.rpc.protocol.calls import Known
+from amnode.rpc.protocol.calls import Known, size_of
 from amnode.rpc.protocol.flow import Outgoing
 from amnode.rpc.protocol.handshake import ServerHandshake
 from amnode.rpc.protocol.memory import ServerMemory
@@ -43,6 +43,7 @@ class Source(Protocol):
     """What a server session reads of the machine that it serves."""
 
     schema: Schema
+    incarnation: bytes
 
     @property
     def root_id(self) -> str:
@@ -67,6 +68,17 @@ class Source(Protocol):
     def ticks(self) -> Sequence[int]:
         """The ticks of all states, in schema order."""
         ...
+
+
+def _check_name(name: str) -> None:
+    """Raises `DeliveryError` for what cannot be the name of a payload."""
+    try:
+        msgspec.convert(name, wire.Text)
+        name.encode()
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise DeliveryError(
+            f"{name!r:.100} cannot be the name of a payload: {error}."
+        ) from None
 
 
 class ServerSession(Session):
@@ -102,6 +114,8 @@ class ServerSession(Session):
         self.push_interval = 0.0
         self.held = False
         self.every = False
+        #: Bytes of answers that wait to leave in chunks.
+        self._answers_later = 0
         #: Payloads wait until the client has said which of them it has.
         self._payloads_wait = False
         #: The last number that the client asked for on this connection.
@@ -114,10 +128,22 @@ class ServerSession(Session):
         """The interval that was agreed, in seconds; 0 is none."""
         return self._handshake.keepalive / 1000
 
+    def forgo_keepalive(self) -> None:
+        """See `ServerHandshake.forgo_keepalive`."""
+        self._handshake.forgo_keepalive()
+
     @property
     def resumes(self) -> bool:
         """Whether the client wants to resume a session that is here."""
         return self._handshake.resumed
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the client because it asked for them: answers, and what is small.
+
+        Payloads and the items of streams have limits of their own.
+        """
+        return self._outbox.urgent + self._answers_later
 
     # -- the source moves ------------------------------------------------------------------
 
@@ -127,8 +153,10 @@ class ServerSession(Session):
 
     def step(self, moved: Sequence[tuple[int, int]], type_: int, called: Sequence[int]) -> None:
         """The source moved by one mutation, of which a client of `every` is told."""
-        if self._open:
-            self._leader.mark(moved)
+        if not self._open:
+            return
+        self._leader.mark(moved)
+        if self._outbox.urgent <= self._options.outgoing_limit:  # else it becomes an update
             difference = self._leader.difference(self._source.queue_tick)
             if difference is not None:
                 self._send(wire.Step(difference, type_, [*called]))
@@ -179,6 +207,7 @@ class ServerSession(Session):
         """
         if self.memory.ticket is None:
             raise ConnectionLost(f"Payload {name!r} has no client to go to.")
+        _check_name(name)
         self._check_size(value, f"Payload {name!r}")
         number = self.memory.add_payload(name, value)
         if self._open and not self._payloads_wait:
@@ -238,9 +267,14 @@ class ServerSession(Session):
             difference = self._leader.difference(self._source.queue_tick)
             outbox.put(wire.to_frame(wire.Answer(seq, outcome, difference, value)))
         else:  # by its key, it is told from the items of its stream, which share the lane
-            outbox.put_value(seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw))
+            size = size_of(value)
+            self._answers_later += size
+            outbox.put_value(
+                seq, seq, value, lambda raw: self._answer_frame(seq, outcome, raw, size)
+            )
 
-    def _answer_frame(self, seq: int, outcome: Outcome, value: msgspec.Raw) -> bytes:
+    def _answer_frame(self, seq: int, outcome: Outcome, value: msgspec.Raw, size: int) -> bytes:
+        self._answers_later -= size
         difference = self._leader.difference(self._source.queue_tick)
         return wire.to_frame(wire.Answer(seq, outcome, difference, value))
 
@@ -276,6 +310,7 @@ class ServerSession(Session):
         self._send_limited(
             wire.Synced(
                 source.root_id,
+                source.incarnation,
                 list(schema.names),
                 None if known else schema_to_wire(schema),
                 selected,
@@ -288,7 +323,8 @@ class ServerSession(Session):
             self._payloads_wait = True
             self._doubtful = dict.fromkeys(self.memory.downloads)
         chosen = None if selected is None else tuple(selected)
-        return (Opened(source.root_id, schema, chosen, [], self._handshake.resumed),)
+        resumed = self._handshake.resumed
+        return (Opened(source.root_id, source.incarnation, schema, chosen, [], resumed),)
 
     def _mutate(self, message: wire.Mutate) -> Events:
         size = len(self._factors)

@@ -32,6 +32,7 @@ import msgspec
 
 from amnode.errors import AmnodeError, ConnectionLost, DeliveryError, ProtocolError
 from amnode.machine.schema import Schema
+from amnode.rpc.address import plain
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.calls import size_of
@@ -44,6 +45,10 @@ BURST: Final = 512 * 1024
 #: Bytes of a chunk from which it is worth to have it received where it belongs, and not more
 #: of the connection with it, however few of them lack.
 _SINK_FROM: Final = 32 * 1024
+
+
+#: Characters of the last words: they have to fit the frame of a peer that proved nothing yet.
+_LAST_WORDS: Final = 500
 
 
 class Phase(Enum):
@@ -84,6 +89,7 @@ class Opened(Event, frozen=True):
 
     Attributes:
         machine_id: of the source.
+        incarnation: tells that very machine from others of its id.
         schema: of the source.
         selected: the indexes that are followed; None for all.
         pairs: flat pairs of a state's index and its tick; those that are 0 left out.
@@ -91,6 +97,7 @@ class Opened(Event, frozen=True):
     """
 
     machine_id: str
+    incarnation: bytes
     schema: Schema
     selected: tuple[int, ...] | None
     pairs: list[int]
@@ -195,7 +202,7 @@ class Session:
         self._options = options
         self._framer = wire.Framer(options.handshake_frame_limit)
         self._outbox = Outbox(options.chunk, options.credit)
-        self._inbox = Inbox(options.body_limit, options.credit)
+        self._inbox = Inbox(options.body_limit)
         #: Where the rest of a chunk goes: the view, the body and the bytes of the chunk.
         self._sink: tuple[memoryview, int, int] | None = None
         #: Streams whose items may have been lost with the last connection.
@@ -314,11 +321,14 @@ class Session:
 
     def fail(self, error: AmnodeError) -> None:
         """Ends the session with an error that the peer is told."""
-        self._leave(wire.Failure(wire.error_to_wire(error)))
+        told = wire.error_to_wire(error)
+        if len(told.message) > _LAST_WORDS:
+            told = msgspec.structs.replace(told, message=told.message[:_LAST_WORDS] + " ...")
+        self._leave(wire.Failure(told))
 
     def goodbye(self, reason: str) -> None:
         """Ends the session in good order."""
-        self._leave(wire.Goodbye(reason))
+        self._leave(wire.Goodbye(wire.sendable(reason)[:_LAST_WORDS]))
 
     def cut(self) -> None:
         """The connection is gone; what is said from now on is kept for the next."""
@@ -422,9 +432,10 @@ class Session:
     def _end(self, message: wire.AnyMessage) -> Events:
         """A message that no handler takes: the end, wanted or not."""
         if isinstance(message, wire.Failure):
-            error = wire.error_from_wire(message.error)
+            told = msgspec.structs.replace(message.error, message=plain(message.error.message))
+            error = wire.error_from_wire(told)
         elif isinstance(message, wire.Goodbye):
-            error = ConnectionLost(f"The peer closed the connection: {message.reason}.")
+            error = ConnectionLost(f"The peer closed the connection: {plain(message.reason)}.")
         else:
             raise ProtocolError(
                 f"{wire.describe(message)} came while {type(self).__name__} was in phase "

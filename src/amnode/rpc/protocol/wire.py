@@ -14,8 +14,9 @@ tag of the message, then its fields in order, every one present.
      5   Subscribe  client  schema_hash 0 or 32 bytes, states [text ...] or nil for all,
                             flags int (1 all but these states, 2 shallow clocks, 4 a step for
                             every mutation), interval int
-     6   Synced     server  machine_id text, names [text ...], schema nil or [state ...],
-                            selected nil or [index ...], clock (state, clock: below)
+     6   Synced     server  machine_id text, incarnation 16 bytes, names [text ...],
+                            schema nil or [state ...], selected nil or [index ...],
+                            clock (state, clock: below)
      7   Failure    both    error (below); the sender closes after it
      8   Goodbye    both    reason text; the sender closes after it
      9   Alive      both    (no field): nothing else was to be said for a while
@@ -143,6 +144,7 @@ Sum32: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 MutationCode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=3)]
 RequestCode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=6)]
 BodyNumber: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
+Incarnation: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 SessionId: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=16)]
 Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 Indexes: TypeAlias = Annotated[list[Index], msgspec.Meta(max_length=MAX_STATES)]
@@ -250,6 +252,7 @@ class Synced(Message, tag=6, frozen=True):
     """The source as it is; the schema only if the client's hash was another."""
 
     machine_id: Identity
+    incarnation: Incarnation
     names: Names
     schema: Annotated[list[SchemaState], msgspec.Meta(max_length=MAX_STATES)] | None
     selected: Indexes | None
@@ -481,21 +484,22 @@ def encode(value: object, what: str) -> Value:
     """A value as msgpack, for the wire.
 
     Bytes, and whatever else has the buffer protocol and lies in one piece, such as a NumPy
-    array, cross as bytes. Large ones are not copied: they must not change before they are sent.
+    array, cross as bytes. From 64 KiB on they are not copied, and must not change before they
+    are sent.
 
     Raises:
         DeliveryError: it cannot be encoded; the message says what and why.
     """
-    if isinstance(value, _BYTES):
-        view = memoryview(cast("bytes", value))
-        if view.nbytes >= _LARGE:
-            return _buffer_value(view, what)
     try:
+        if isinstance(value, _BYTES):
+            view = memoryview(cast("bytes", value))
+            if view.nbytes >= _LARGE:
+                return _buffer_value(view, what)
         raw = value if isinstance(value, msgspec.Raw) else to_raw(cast("object", value))
     except (BufferError, TypeError, ValueError, OverflowError, RecursionError) as error:
         try:
             view = memoryview(value)  # type: ignore[arg-type]
-        except TypeError:
+        except (TypeError, ValueError):
             raise DeliveryError(f"{what} cannot be encoded: {error}.") from error
         return _buffer_value(view, what)
     if body_number(raw) is not None:
@@ -503,13 +507,19 @@ def encode(value: object, what: str) -> Value:
     return raw
 
 
-def _buffer_value(value: memoryview, what: str) -> Large:
+def _buffer_value(value: memoryview, what: str) -> Value:
+    if any(code in value.format for code in "OP"):
+        raise DeliveryError(f"{what} cannot be encoded: its elements are pointers.")
+    if not value.nbytes:
+        return to_raw(b"")
     try:
         view = value.cast("B")
     except TypeError:
         raise DeliveryError(
             f"{what} cannot be encoded: its bytes do not lie in one piece; copy it first."
         ) from None
+    if view.nbytes < _LARGE:
+        return to_raw(view)
     if view.nbytes > 0xFFFF_FFFF:
         raise DeliveryError(
             f"{what} cannot be encoded: {view.nbytes} bytes; a value may have 4 GiB."
@@ -579,7 +589,13 @@ def error_from_raw(value: msgspec.Raw) -> AmnodeError:
 def error_to_wire(error: AmnodeError) -> WireError:
     """An error as data; its class crosses by name."""
     data = error.to_data()
-    return WireError(data.name, data.message, data.detail)
+    detail = {name: sendable(text) for name, text in data.detail.items()}
+    return WireError(data.name, sendable(data.message), detail)
+
+
+def sendable(text: str) -> str:
+    """A text as it may cross: what is no Unicode, as in names of files, is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def error_from_wire(data: WireError) -> AmnodeError:
