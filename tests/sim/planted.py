@@ -15,8 +15,20 @@ import pytest
 
 from amnode.errors import Outcome
 from amnode.node import bootstrap, client, leased, supervisor, worker, worker_link
-from amnode.node.policy import core, crash, health, lease, restart, sizing, waitlist
-from amnode.node.policy.roster import Condition
+from amnode.node.policy import (
+    crash,
+    ending,
+    events,
+    health,
+    lease,
+    pool,
+    restart,
+    roster,
+    sizing,
+    waitlist,
+    watching,
+)
+from amnode.node.policy.core import PoolCore
 from amnode.rpc import mux, network_machine
 from amnode.testing import Kind
 
@@ -25,24 +37,21 @@ from amnode.testing import Kind
 class Bug:
     """A function that is replaced, and what by: `made(original)`.
 
-    `owner` is what has it under `attribute`: a class, a module, or a table of functions.
+    `owner` is what has it under `attribute`: a class or a module.
     `kinds` are the faults under which it shows. A `rare` one shows where several things meet.
     """
 
     name: str
     owner: Any
-    attribute: Any
+    attribute: str
     made: Callable[[Any], Any]
     promises: tuple[str, ...]
     kinds: tuple[Kind, ...] = tuple(Kind)
     rare: bool = False
 
     def plant(self, patch: pytest.MonkeyPatch) -> None:
-        if isinstance(self.owner, dict):
-            patch.setitem(self.owner, self.attribute, self.made(self.owner[self.attribute]))
-        else:
-            original = getattr(self.owner, self.attribute)
-            patch.setattr(self.owner, self.attribute, self.made(original))
+        original = getattr(self.owner, self.attribute)
+        patch.setattr(self.owner, self.attribute, self.made(original))
 
 
 def _nothing(_original: Any) -> Any:
@@ -75,9 +84,9 @@ def _newest_first(_original: Any) -> Any:
 def _free_when_cut(original: Any) -> Any:
     def _on_connection_lost(self: Any, event: Any) -> None:
         original(self, event)
-        member = self._alive(event.worker_id)
+        member = self._pool.alive(event.worker_id)
         if member is not None and member.held is not None:
-            self._let_go(member, member.held)
+            self._leasing._let_go(member, member.held)
 
     return _on_connection_lost
 
@@ -167,8 +176,8 @@ def _no_cause(original: Any) -> Any:
 def _stopped_at_once(original: Any) -> Any:
     def _on_stop(self: Any, event: Any) -> None:
         original(self, event)
-        self._stopped = True
-        self._actions.append(core.events.Stopped())
+        self._pool.stopped = True
+        self._pool.act(events.Stopped())
 
     return _on_stop
 
@@ -183,7 +192,7 @@ def _granted_unasked(original: Any) -> Any:
 def _leased_can_retire(original: Any) -> Any:
     def most_idle(self: Any) -> Any:
         leased_ones = [
-            m for m in self if m.condition is Condition.LEASED and m.info is not None
+            m for m in self if m.condition is roster.Condition.LEASED and m.info is not None
         ]
         return leased_ones[0] if leased_ones else original(self)
 
@@ -214,8 +223,7 @@ def _half_stopped(_original: Any) -> Any:
     return stop
 
 
-W, L, C = worker.Worker, lease.WorkerLease, core.PoolCore
-EVENTS = C._ON_EVENT
+W, L = worker.Worker, lease.WorkerLease
 
 BUGS = [
     Bug(
@@ -246,13 +254,13 @@ BUGS = [
     Bug("the newest waiter goes first", waitlist.Waitlist, "take", _newest_first, ("S10",)),
     Bug(
         "a cut worker is taken to be free",
-        EVENTS,
-        core.events.ConnectionLost,
+        watching.Watching,
+        "_on_connection_lost",
         _free_when_cut,
         ("S8",),
     ),
     Bug("failed starts are forgotten", restart.Restart, "failed", _forgets_failures, ("S13",)),
-    Bug("quota is not looked at", C, "_room", _always(99), ("S7", "S9")),
+    Bug("quota is not looked at", pool.Pool, "room", _always(99), ("S7", "S9")),
     Bug("more workers than the maximum", sizing, "missing", _past_maximum, ("S7",)),
     Bug("an epoch is not raised", lease.Held, "ask", _same_epoch, ("S", "L")),
     Bug("ready needs one more", sizing, "is_ready", _one_more, ("L1",)),
@@ -271,8 +279,8 @@ BUGS = [
     Bug("a death has no cause", crash, "report", _no_cause, ("S20",)),
     Bug(
         "a stop does not wait",
-        EVENTS,
-        core.events.StopRequested,
+        PoolCore,
+        "_on_stop",
         _stopped_at_once,
         ("S7", "L6"),
     ),
@@ -287,7 +295,7 @@ BUGS = [
     ),
     Bug(
         "a leased worker is surplus",
-        core.Roster,
+        roster.Roster,
         "most_idle",
         _leased_can_retire,
         ("S", "L"),
@@ -296,8 +304,8 @@ BUGS = [
     Bug("a hang is overlooked", health.Health, "missed", _always(None), ("L1",), (Kind.STOP,)),
     Bug(
         "nothing follows SIGTERM",
-        C._ON_DUE,
-        core.Due.SIGNAL,
+        ending.Ending,
+        "_due_signal",
         _nothing,
         ("L", "S"),
         (Kind.STOP,),
