@@ -62,6 +62,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
 	$(PY) benchmarks/launch.py
+	$(PY) benchmarks/pool.py
 
 # More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
 FUZZ ?=

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerRow, WorkerState
@@ -149,6 +150,7 @@ _HOME = {
         "SupervisorOptions",
         "WorkerOptions",
     ),
+    "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerRow", "WorkerState"),
     "amnode.node.supervisor": ("Supervisor",),
@@ -245,6 +247,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "in_process_launcher",
     "job",
     "pipe",
     "run_worker",

@@ -364,3 +364,33 @@ async def test_a_factory_that_the_loop_had_makes_the_tasks() -> None:
         assert made.count("_main") == 2
     finally:
         loop.set_task_factory(None)
+
+
+# -- how it ends itself ----------------------------------------------------------------------
+
+
+async def test_one_that_exits_is_cut_off_wherever_it_is() -> None:
+    cut: list[str] = []
+
+    async def body(payload: bytes, process: InProcess) -> int:
+        process.on_kill(lambda: cut.append("cut"))
+        asyncio.get_running_loop().call_soon(process.exit, 7)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            process.exit(8)  # it has ended already
+        return 0
+
+    process = await launch(body)
+    record = await process.wait()
+    assert (record.exit_code, record.signal, cut, process.tail()) == (7, "", ["cut"], ())
+    process.exit(9)
+    assert process.exited.result().exit_code == 7
+
+
+async def test_what_it_returns_when_it_has_exited_is_of_no_account() -> None:
+    async def body(payload: bytes, process: InProcess) -> int:
+        process.exit(7)
+        return 3
+
+    assert (await (await launch(body)).wait()).exit_code == 7

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amnode import Client, ClientOptions, PoolSize, Supervisor, SupervisorOptions, Worker
+from amnode.launch.process import Launcher
 from amnode.node.listing import WorkerRow
 from amnode.node.policy.view import PoolView
 from tests.promises.workers import Plain
@@ -81,11 +82,17 @@ def short(size: int = 1, *, most: int = 0, warm: int = 0, **changes: Any) -> Sup
 
 @asynccontextmanager
 async def pool(
-    size: int = 1, kind: type[Worker] = Plain, *, token: bytes = b"", **changes: Any
+    size: int = 1,
+    kind: type[Worker] = Plain,
+    *,
+    token: bytes = b"",
+    launcher: Launcher | str = "auto",
+    **changes: Any,
 ) -> AsyncIterator[WatchedSupervisor]:
     """A pool whose workers are all idle."""
     opts = short(size, **changes)
-    async with WatchedSupervisor(kind, token=token, opts=opts) as supervisor:
+    supervisor = WatchedSupervisor(kind, token=token, opts=opts, launcher=launcher)
+    async with supervisor:
         await supervisor.when_ready()
         await supervisor.all_idle(size + opts.size.warm)
         yield supervisor

@@ -53,6 +53,7 @@ async def supervisor(
     name: str = "",
     state_dir: str = "",
     adopt_wait: float = 60.0,
+    local_addr: str = "",
 ) -> None:
     """Runs a pool, perhaps with a client of its own and a job in it."""
     made = Supervisor(
@@ -61,6 +62,7 @@ async def supervisor(
         token=bytes.fromhex(token),
         opts=short(size, adopt_wait=adopt_wait),
         state_dir=state_dir,
+        local_addr=local_addr,
     )
     async with made:
         await made.when_ready()

@@ -12,6 +12,7 @@ import signal
 import pytest
 
 from amnode import Cause, WorkerError
+from amnode.node.leased import LeasedWorker
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import BusyStates, Plain
 
@@ -19,16 +20,33 @@ from tests.promises.workers import BusyStates, Plain
 CHECKS = {"worker_check_interval": 0.05, "healthcheck_pause": 0.05, "check_timeout": 0.5}
 
 
-async def test_a_worker_that_hangs_in_a_job_is_replaced() -> None:
-    async with pool(1, **CHECKS) as supervisor, client_of(supervisor) as client:
+@pytest.mark.needs("proc")
+@pytest.mark.parametrize("launcher", ["auto", "command"])
+@pytest.mark.parametrize("job", ["block", "hold_the_interpreter"])
+async def test_a_worker_that_hangs_in_a_job_is_replaced_and_says_where(
+    launcher: str, job: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        pool(1, launcher=launcher, **CHECKS) as supervisor,
+        client_of(supervisor) as client,
+    ):
         async with client.lease() as worker:
-            with pytest.raises(WorkerError) as caught:
-                await worker.call(Plain.block, 1000.0)
-        assert caught.value.cause is Cause.HANG
-        assert caught.value.signal == "SIGKILL"
+            await worker.call(Plain.say, "one\ntwo")
+            with pytest.raises(WorkerError, match=f"it was at File .* in {job}") as caught:
+                await (worker.call(Plain.block, 1000.0) if job == "block" else _hold(worker))
+        error = caught.value
+        assert (error.cause, error.signal) == (Cause.HANG, "SIGKILL")
+        assert any(line.endswith(f" in {job}") for line in error.stack)
+        assert any(f" in {job}" in note for note in error.__notes__)
+        assert error.output == ("one", "two"), "and nothing of the stacks"
+        assert any(f" in {job}\n" in record.getMessage() for record in caplog.records)
         async with client.lease() as another:
             assert another.id != worker.id
             assert await another.call(Plain.square, 7) == 49
+
+
+async def _hold(worker: LeasedWorker) -> None:
+    await worker.call(Plain.hold_the_interpreter)
 
 
 async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
@@ -41,6 +59,8 @@ async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
         error = supervisor.machine.err
         assert isinstance(error, WorkerError)
         assert (error.cause, error.worker_id) == (Cause.HANG, row.id)
+        assert "it was stopped, by SIGSTOP or a debugger" in str(error)
+        assert error.stack == ()
         assert row.id not in {now.id for now in await supervisor.workers()}
 
 

@@ -40,7 +40,8 @@ async def test_a_start_that_never_ends_is_ended(
     fifo = tmp_path / "gate"
     os.mkfifo(fifo)
     monkeypatch.setenv("AMNODE_TEST_GATE", str(fifo))
+    # By command: the imports before a fork have to be done in that time, too.
     opts = short(1, restart_intensity=1, start_timeout=0.5)
-    async with WatchedSupervisor(Gated, opts=opts) as supervisor:
+    async with WatchedSupervisor(Gated, opts=opts, launcher="command") as supervisor:
         with pytest.raises(PoolError, match=r"did not call back within 0\.5 s"):
             await supervisor.when_ready()

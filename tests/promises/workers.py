@@ -8,8 +8,12 @@ Nothing here sleeps to be in step with a test: a job says that it has begun by a
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
+import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -211,6 +215,14 @@ class Plain(Worker):
         return "done all the same"
 
     @job
+    async def ignore_cancels(self, count: int) -> None:
+        """Goes on until it has been cancelled more often than that."""
+        for _ in range(count):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    @job
     async def stubborn(self) -> None:
         """Never stops."""
         self.machine.add1(BusyStates.Begun)
@@ -235,6 +247,22 @@ class Plain(Worker):
     async def block(self, seconds: float) -> None:
         """Holds the loop."""
         time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
+
+    @job
+    async def hold_the_interpreter(self) -> None:
+        """Blocks in C code that lets no other thread run and looks for no signal."""
+        collections.deque(itertools.repeat(0), maxlen=0)
+
+    @job
+    async def daemon(self) -> int:
+        """A process in a session of its own, whose parent is gone."""
+        script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+        return int(subprocess.check_output(["sh", "-c", script]))  # noqa: ASYNC221 - a moment
+
+    @job
+    async def relatives(self) -> tuple[int, list[str]]:
+        """Its parent, and the modules that it has."""
+        return os.getppid(), sorted(sys.modules)
 
     @job
     async def grandchild(self) -> int:
@@ -291,6 +319,13 @@ class Plain(Worker):
         line = f"{self.machine.id} {self.lease.epoch} {client} {start} {time.monotonic_ns()}\n"
         _append(journal, line)
         return self.lease.epoch
+
+
+class Preloading(Plain):
+    """Wants something to be there before it is forked."""
+
+    kind = "Plain"
+    preload = ("colorsys",)
 
 
 class Cleaned(Plain):

@@ -13,6 +13,7 @@ from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import Outside
 from amnode.node.policy.lease import Stage
 from amnode.node.policy.options import WorkerOptions
+from amnode.node.policy.owner import Claim
 from amnode.node.states import WorkerStates as S
 from amnode.rpc.client import RpcClient
 from amnode.testing import SimLoop, SimNetwork, Weather
@@ -90,7 +91,9 @@ async def serve(supervisor: RpcClient, secret: bytes, tick: int) -> None:
 
 async def story(stage: Scene) -> None:
     worker, running = await stage.worker()
-    supervisor = stage.client("unix:/d/w.l", "rc-s", BOOT.local_secret)
+    supervisor = stage.client(
+        "unix:/d/w.l", Claim(1, "0a").connection_id("ns-s"), BOOT.local_secret
+    )
     await supervisor.start()
     await serve(supervisor, b"the first", 0)
     stage.hold_proofs = True

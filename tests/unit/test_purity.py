@@ -33,10 +33,10 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names states
+        node/  args jobs names node_args states
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner pool renewal restart roster sizing starting view
-        node/policy/  waitlist watching
+        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
+        node/policy/  view waitlist watching
         testing/  faults safety search trace
     """,
     DRIVERS: """
@@ -44,8 +44,8 @@ KINDS = {
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  adopt bootstrap client launching lease_watch leased listing operating supervisor
-        node/  transition_log work worker worker_link
+        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
+        node/  listing operating peers supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,

@@ -171,6 +171,12 @@ class InProcess:
         if self._output_limit and len(self._output) > self._output_limit:
             del self._output[: -max(1, self._output_limit // 4)]
 
+    def exit(self, code: int) -> None:
+        """Ends it wherever it is, with an exit code, as `os._exit` ends a real one."""
+        if self._record is None and not self._is_ending:
+            self._exit_code = code
+            self._cut_all()
+
     def on_terminate(self, callback: Callable[[], object]) -> None:
         """Says what it does at SIGTERM, in place of ending by it."""
         self._terminate = callback
@@ -184,7 +190,7 @@ class InProcess:
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """A task was made by one of its own (rule 1)."""
         self._tasks = [*self._living(), task]
-        if self._signal or self._exit_code is not None:
+        if self._is_ending:
             task.cancel("its process has ended")
 
     async def _main(self, body: Body, payload: bytes) -> int:
@@ -195,7 +201,7 @@ class InProcess:
                 return error.code or 0
             self.write(f"{error.code}\n")
         except asyncio.CancelledError:
-            if self._signal:
+            if self._is_ending:
                 raise
             self.write(traceback.format_exc())
         except Exception:
@@ -203,14 +209,23 @@ class InProcess:
         return 1
 
     def _main_ended(self, main: asyncio.Task[int]) -> None:
-        if not main.cancelled() and not self._signal:
-            self._exit_code = main.result()
-        elif not self._signal:  # cancelled before its first step, by nobody who may
-            self._exit_code = 1
+        if not self._is_ending:
+            # Cancelled before its first step, it is by nobody who may.
+            self._exit_code = 1 if main.cancelled() else main.result()
+        elif not main.cancelled():
+            main.result()  # what it came to is of no account any more
         self._end_tasks(_TURNS)
+
+    @property
+    def _is_ending(self) -> bool:
+        return bool(self._signal) or self._exit_code is not None
 
     def _end_by(self, name: str) -> bool:
         self._signal = name
+        self._cut_all()
+        return True
+
+    def _cut_all(self) -> None:
         for cut in reversed(self._cuts):
             try:
                 cut()
@@ -218,7 +233,6 @@ class InProcess:
                 self._report(f"what cuts process {self.pid} at a kill raised", error)
         self._cuts.clear()
         self._end_tasks(_TURNS)
-        return True
 
     def _end_tasks(self, turns: int) -> None:
         """Rule 2; tells its end when no task is left."""

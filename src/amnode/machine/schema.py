@@ -181,6 +181,10 @@ class Schema(Mapping[str, Relations]):
         except KeyError:
             raise unknown_state(name, self.names) from None
 
+    def __contains__(self, name: object) -> bool:
+        # Inherited, it would have `__getitem__` look for what somebody may have meant.
+        return name in self._states
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._states)
 

@@ -31,7 +31,10 @@ class NodeRpcArgs(Wire, frozen=True, kw_only=True):
 
 
 class ProvideWorkerArgs(Wire, frozen=True, kw_only=True):
-    """`ProvideWorker`: a client asks for a worker, or (`cancel`) takes its request back."""
+    """`ProvideWorker`: a client asks for a worker, or (`cancel`) takes its request back.
+
+    `super_rpc_id`: the client, where a peer supervisor passes its request on; so in the next.
+    """
 
     request_id: str
     kind: str = ""
@@ -50,6 +53,7 @@ class WorkerIssuesArgs(Wire, frozen=True, kw_only=True):
     epoch: int
     again: bool = False
     reason: str = ""
+    super_rpc_id: str = ""
 
 
 # -- operator to supervisor --------------------------------------------------------------
@@ -111,6 +115,26 @@ class CrashReport(Wire, frozen=True, kw_only=True):
     state: str = ""
     stack: tuple[str, ...] = ()
     stopped: bool = False
+
+
+# -- supervisor to supervisor (payloads) -------------------------------------------------
+
+
+class PeerNews(Wire, frozen=True, kw_only=True):
+    """What a supervisor can do for its peers: so many requests more could be served here."""
+
+    kind: str
+    schema_hash: str
+    spare: int
+
+
+class PeerAnswer(Wire, frozen=True, kw_only=True):
+    """What there is to say to a client whose request was passed on: one of the three."""
+
+    super_rpc_id: str
+    grant: Grant | None = None
+    denied: Denied | None = None
+    crashed: WorkerCrashed | None = None
 
 
 # -- supervisor to worker ----------------------------------------------------------------

@@ -30,6 +30,8 @@ class WorkerRow:
         client: the name of who holds it, or "".
         epoch: of the lease that it is in, or 0.
         jobs_done: when it last said so, at the begin or end of a lease.
+        age: seconds since its process was asked for.
+        leased_for: seconds since the lease that it is in began, as it said; 0 if in none.
         memory: resident bytes of its process; 0 where there is none.
     """
 
@@ -39,6 +41,8 @@ class WorkerRow:
     client: str
     epoch: int
     jobs_done: int
+    age: float
+    leased_for: float
     memory: int
 
 
@@ -50,8 +54,8 @@ class ListArgs:
     reply: asyncio.Future[list[WorkerRow]]
 
 
-def row_of(member: Member, pid: int) -> WorkerRow:
-    """What is known of a worker whose process has this pid; 0 if there is none."""
+def row_of(member: Member, pid: int, now: float) -> WorkerRow:
+    """What is known now of a worker whose process has this pid; 0 if there is none."""
     held = member.held
     return WorkerRow(
         id=member.worker_id,
@@ -60,6 +64,8 @@ def row_of(member: Member, pid: int) -> WorkerRow:
         client=held.name if held is not None else "",
         epoch=held.epoch if held is not None else 0,
         jobs_done=member.info.jobs_done if member.info is not None else 0,
+        age=now - member.started_at,
+        leased_for=now - member.leased_since if member.leased_since is not None else 0.0,
         memory=_memory(pid),
     )
 

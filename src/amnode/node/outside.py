@@ -105,12 +105,6 @@ class RealFiles:
         return StateDirectory(path)
 
 
-def _last_words(text: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
 def end_process(code: int) -> NoReturn:
     """Ends the process with all that it started; no thread that a job left can keep it."""
     try:
@@ -122,6 +116,32 @@ def end_process(code: int) -> NoReturn:
         os._exit(code)
 
 
+class Host(Protocol):
+    """The process that a worker lives in."""
+
+    def write(self, text: str) -> None:
+        """Writes to its output."""
+        ...
+
+    def exit(self, code: int) -> None:
+        """Ends it at once, whatever is going on in it."""
+        ...
+
+
+class OwnProcess:
+    """The process that runs this code."""
+
+    def write(self, text: str) -> None:
+        """Writes to the standard error."""
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def exit(self, code: int) -> None:
+        """Ends it with all that it started."""
+        end_process(code)
+
+
 class Outside(msgspec.Struct, frozen=True):
     """What a driver touches.
 
@@ -129,16 +149,12 @@ class Outside(msgspec.Struct, frozen=True):
         transport: how machines reach each other.
         entropy: fresh random bytes, as `os.urandom` makes them.
         files: private directories, and state directories.
-        end_process: ends the process of a worker at once, with an exit code; never returns.
-        say: writes to the output of a worker's process.
         memory: bytes of memory that the process has.
     """
 
     transport: Transport = STREAMS
     entropy: Callable[[int], bytes] = os.urandom
     files: Files = RealFiles()
-    end_process: Callable[[int], object] = end_process
-    say: Callable[[str], object] = _last_words
     memory: Callable[[], int] = resident
 
     def draw(self) -> float:

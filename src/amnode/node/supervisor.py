@@ -42,6 +42,7 @@ from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node import operating
+from amnode.node.add_errors import add_err_pool, add_err_worker
 from amnode.node.adopt import Home
 from amnode.node.args import (
     Denied,
@@ -59,6 +60,7 @@ from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, lau
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
 from amnode.node.outside import REAL, Outside
+from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
@@ -71,7 +73,6 @@ from amnode.node.worker_link import WorkerLink
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION
-from amnode.rpc.origin import Origin
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
 
@@ -96,12 +97,14 @@ class _WorkerArgs:
     hung: bool = False
 
 
-def _check_known_again(state_dir: str, name: str, token: bytes) -> None:
+def _check_known_again(state_dir: str, name: str, token: bytes, peers: Sequence[str]) -> None:
     if state_dir and not (name and token):
         raise OptionError(
             "With state_dir, pass name and token too: by them a supervisor is known when "
             "it is started again."
         )
+    if peers and not token:
+        raise OptionError("With peers, pass the token that all of them have.")
 
 
 class Supervisor:
@@ -121,6 +124,9 @@ class Supervisor:
             the class and what it has in `preload`, in milliseconds; by command where the
             system cannot, or the imports start threads. "command" is always by command. A
             launcher of your own is yours to close.
+        local_addr: where operators and peers connect; likewise.
+        peers: local addresses of other supervisors of the same kind and token. A request that
+            finds no worker here, and no room for one, is served by a peer that has one.
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
@@ -150,6 +156,8 @@ class Supervisor:
         opts: SupervisorOptions | None = None,
         launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
+        local_addr: str = "",
+        peers: Sequence[str] = (),
         outside: Outside = REAL,
         on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
@@ -157,7 +165,7 @@ class Supervisor:
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
-        _check_known_again(state_dir, name, token)
+        _check_known_again(state_dir, name, token, peers)
         self._outside = outside
         self._on_decided = on_decided
         self.token = checked_token(token) if token else outside.entropy(32)
@@ -170,6 +178,7 @@ class Supervisor:
         self.public_mux: Mux | None = None
         self.local_rpc: Mux | None = None
         self._public_addr = public_addr
+        self._local_addr = local_addr
         if isinstance(kind, str) and not bin:
             raise OptionError(
                 f"Pass the command of kind {kind!r}, or its Worker class instead."
@@ -178,14 +187,8 @@ class Supervisor:
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
         self._launcher: Launcher | None = None
-        prefix = f"nw-{self.worker_kind.lower()}-{outside.entropy(3).hex()}"
-        self._core = PoolCore(
-            self.opts,
-            kind=self.worker_kind,
-            schema_hash=schema_hash(self._schema).hex(),
-            name_worker=lambda number: f"{prefix}-{number}",
-            draw=outside.draw,
-        )
+        self._core = self._make_core()
+        self._peers = self._make_peers(peers)
         self._state_dir = state_dir
         self._home: Home | None = None
         self._stopping = False
@@ -198,6 +201,29 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
+
+    def _make_core(self) -> PoolCore:
+        prefix = f"nw-{self.worker_kind.lower()}-{self._outside.entropy(3).hex()}"
+        return PoolCore(
+            self.opts,
+            kind=self.worker_kind,
+            schema_hash=schema_hash(self._schema).hex(),
+            name_worker=lambda number: f"{prefix}-{number}",
+            draw=self._outside.draw,
+        )
+
+    def _make_peers(self, addrs: Sequence[str]) -> Peers:
+        return Peers(
+            self.machine,
+            addrs,
+            token=self.token,
+            kind=self.worker_kind,
+            schema_hash=schema_hash(self._schema).hex(),
+            opts=self.opts,
+            feed=self._feed,
+            send=self._send,
+            outside=self._outside,
+        )
 
     # -- from outside ----------------------------------------------------------------------
 
@@ -216,6 +242,15 @@ class Supervisor:
     def core(self) -> PoolCore:
         """The pool's data and decisions; to be looked at, never to be told."""
         return self._core
+
+    def public_addr(self) -> str:
+        """Where clients connect; before the start, where they will."""
+        return self.public_mux.address if self.public_mux is not None else self._public_addr
+
+    @property
+    def local_addr(self) -> str:
+        """Where operators and peer supervisors connect; before the start, where they will."""
+        return self.local_rpc.address if self.local_rpc is not None else self._local_addr
 
     @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
@@ -384,6 +419,7 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
+        self._peers.start()
         self._adopt()
         self._feed(events.Tick())
 
@@ -409,14 +445,17 @@ class Supervisor:
         )
         self.local_rpc = Mux(
             self.machine,
-            f"unix:{directory / 'local'}",
+            self._local_addr or f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
-            exposure=operating.EXPOSURE,
+            exposure=LOCAL,
             secret_of=lambda _client, _role: self.token,
+            on_connected=self._peers.came,
+            on_disconnected=self._peers.left,
             transport=self._outside.transport,
             entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
+        self._peers.local = self.local_rpc
         return self.public_mux, self.local_rpc
 
     async def _close(self) -> None:
@@ -507,6 +546,7 @@ class Supervisor:
         view, machine = self.view(), self.machine
         if not machine.is1(S.Start):
             return
+        self._peers.tell(view.spare)
         shown = {
             S.PoolStarting: view.pool_starting,
             S.PoolReady: view.pool_ready,
@@ -527,7 +567,11 @@ class Supervisor:
         if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
-            machine.add_err_state(S.ErrPool, PoolError(f"The pool is held back: {view.broken}"))
+            add_err_pool(machine, f"The pool is held back: {view.broken}")
+
+    def NormalizingPoolState(self, event: Event) -> None:
+        """Missing workers are being started, or say why not; the core sees to it."""
+        logger.debug("Pool %s misses workers: %s.", self.name, self.view().why_not_growing)
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
@@ -709,7 +753,7 @@ class Supervisor:
         if action.attempt > 1:
             lasting = f"Worker {action.worker_id} did not end at SIGKILL; it is tried again."
             error = WorkerKillError(lasting, worker_id=action.worker_id)
-            self.machine.add_err_state(S.ErrWorker, error)
+            add_err_worker(self.machine, error)
         self.machine.add1(S.KillWorker, _WorkerArgs(action.worker_id, hung=action.hung))
 
     def KillWorkerState(self, event: Event) -> None:
@@ -737,7 +781,7 @@ class Supervisor:
         if action.expected or report is None:
             return
         logger.warning("%s", "\n".join((report.message, *report.stack)))
-        self.machine.add_err_state(S.ErrWorker, crash.error(action.worker_id, report))
+        add_err_worker(self.machine, crash.error(action.worker_id, report))
 
     def _do_disown(self, action: events.Disown) -> None:
         """Lets a worker go; if it was started here, its end is still seen."""
@@ -817,6 +861,8 @@ class Supervisor:
         self._send(action.client_id, crashed)
 
     def _send(self, client_id: str, data: Wire) -> None:
+        if self._peers.answer(client_id, data):
+            return
         args = SendPayloadArgs(name=type(data).__name__, data=data, to=client_id)
         self.machine.add1(S.ClientSendPayload, args)
 
@@ -834,6 +880,12 @@ class Supervisor:
             "release it, `Client(..., trace_leases=True)` tells where it took it.",
             *(action.name, action.worker_id, action.after, action.epoch),
         )
+
+    def _do_send_passed(self, action: events.SendPassed) -> None:
+        self._send(action.client_id, action.grant)
+
+    def _do_peer(self, action: PeerAction) -> None:
+        self._peers.do(action)
 
     def _do_stopped(self, _action: events.Stopped) -> None:
         self.machine.spawn(None, self._close())
@@ -858,41 +910,43 @@ class Supervisor:
         """A client left: its requests end, its leases do not."""
         args: NodeRpcArgs = event.args
         self.machine.remove1(S.ClientDisconnected)
-        self._feed(events.ClientGone(args.super_rpc_id))
+        self._feed(events.ClientGone(self._peers.gone(event, args.super_rpc_id)))
 
     def ProvideWorkerEnter(self, event: Event) -> bool:
         """Comes from a client, and says for what."""
-        return isinstance(event.mutation.origin, Origin) and bool(event.args.request_id)
+        return bool(event.args.request_id) and self._peers.may_ask(event)
 
     def ProvideWorkerState(self, event: Event) -> None:
         """A client asks for a worker, or takes that back."""
         self.machine.remove1(S.ProvideWorker)
         args: ProvideWorkerArgs = event.args
-        client_id = _client_of(event)
+        client_id = self._peers.asker(event)
+        guest = self._peers.is_guest(client_id)
         if args.cancel:
             self._feed(events.Cancelled(client_id, args.request_id))
             return
         self._feed(
             events.Requested(
                 client_id=client_id,
-                name=client_name(client_id),
+                name=client_name(args.super_rpc_id if guest else client_id),
                 request_id=args.request_id,
                 time_left=args.time_left,
                 kind=args.kind,
                 schema_hash=args.schema_hash,
                 worker_rpc_id=args.worker_rpc_id,
+                guest=guest,
             )
         )
 
     def WorkerIssuesEnter(self, event: Event) -> bool:
         """Comes from a client."""
-        return isinstance(event.mutation.origin, Origin)
+        return self._peers.may_ask(event)
 
     def WorkerIssuesState(self, event: Event) -> None:
         """A client returns a grant."""
         self.machine.remove1(S.WorkerIssues)
         args: WorkerIssuesArgs = event.args
-        client_id = _client_of(event)
+        client_id = self._peers.asker(event)
         logger.debug("%s returns worker %s: %s.", client_id, args.worker_id, args.reason)
         self._feed(
             events.Returned(
@@ -923,7 +977,7 @@ class Supervisor:
             try:
                 self._core.check()
             except AssertionError as error:
-                self.machine.add_err_state(S.ErrPool, HeartbeatError(str(error)))
+                add_err_pool(self.machine, HeartbeatError(str(error)))
 
     def HealthcheckState(self, event: Event) -> None:
         """Answered by being run."""
@@ -938,7 +992,7 @@ class Supervisor:
         self.machine.remove1(S.ListWorkers)
         args: ListArgs = event.args
         rows = [
-            row_of(m, self._pid(m.worker_id))
+            row_of(m, self._pid(m.worker_id), self._now())
             for m in self._core.roster
             if matches(m, args.state)
         ]
@@ -967,12 +1021,10 @@ class Supervisor:
         events.Forget: _do_forget,
         events.Disown: _do_disown,
         events.ReportLeak: _do_report_leak,
+        events.SendPassed: _do_send_passed,
+        events.PassOn: _do_peer,
+        events.TakeBack: _do_peer,
+        events.GiveBack: _do_peer,
+        events.TellGone: _do_peer,
         events.Stopped: _do_stopped,
     }
-
-
-def _client_of(event: Event) -> str:
-    """The client that asked; the guard of the state has made sure that one did."""
-    origin = event.mutation.origin
-    assert isinstance(origin, Origin)
-    return origin.client_id

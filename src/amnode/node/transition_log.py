@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from amnode.machine.transition import Transition
+from amnode.node.node_args import log_args
 
 
 class TransitionLog:
@@ -17,7 +18,8 @@ class TransitionLog:
         """Logs what was asked, and what came of it."""
         machine = transition.machine
         names = machine.state_names
-        called = " ".join(names[i] for i in transition.called)
+        said = [f"{name}={value}" for name, value in log_args(transition.mutation.args).items()]
+        called = " ".join([*(names[i] for i in transition.called), *said])
         outcome = "" if transition.accepted else " CANCELED"
         self._logger.info(
             "[%s] %s %s%s -> %s", machine.id, transition.type.name, called, outcome, machine

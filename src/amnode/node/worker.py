@@ -59,7 +59,7 @@ from amnode.node.args import (
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
-from amnode.node.outside import REAL, Outside, end_process
+from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
@@ -135,6 +135,8 @@ class Worker:
         self._lease = WorkerLease()
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
+        self.boot_rpc: RpcClient | None = None
+        self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
         self._jobs = jobs_of(type(self))
         self._work: Work | None = None
@@ -145,6 +147,7 @@ class Worker:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
         self._ended: asyncio.Future[int] | None = None
+        self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
         self._keep = False
@@ -176,6 +179,26 @@ class Worker:
         return self._name
 
     @property
+    def accept_client(self) -> str:
+        """The only client that may connect, by its id; "" while there is none."""
+        return self._lease.client_id
+
+    @property
+    def boot_addr(self) -> str:
+        """Where the worker calls to say where it listens; "" until it is started."""
+        return self._boot_addr
+
+    @property
+    def local_addr(self) -> str:
+        """Where its supervisor connects; "" until it listens."""
+        return self.local_rpc.address if self.local_rpc is not None else ""
+
+    @property
+    def public_addr(self) -> str:
+        """Where its client connects; "" until it listens."""
+        return self.public_rpc.address if self.public_rpc is not None else ""
+
+    @property
     def lease(self) -> WorkerLease:
         """Who is served, since when, and in which epoch."""
         return self._lease
@@ -194,6 +217,7 @@ class Worker:
         self._name = boot.name
         self.machine.id = f"nw-{boot.name}"
         self._directory = boot.directory
+        self._boot_addr = boot.boot_addr
         self._keep = boot.keep
         self._orphan_ttl = max(self.opts.orphan_ttl, boot.adopt_wait)
         self._born = self._now()
@@ -204,8 +228,12 @@ class Worker:
         tick = self.machine.tick(S.Leased)
         return self.machine.remove1(S.Start, RetireArgs(expected_tick=tick, forced=reason))
 
-    async def run(self, boot: WorkerBoot) -> int:
+    async def run(self, boot: WorkerBoot, host: Host | None = None) -> int:
         """Starts the worker and serves until it is stopped; returns the exit code.
+
+        Args:
+            boot: what its supervisor says.
+            host: the process that it lives in; this one's own by default.
 
         Raises:
             OptionError: the supervisor wants another kind than this program runs.
@@ -215,6 +243,7 @@ class Worker:
                 f"This program runs workers of kind {self._kind!r}, its supervisor wants "
                 f"{boot.kind!r}; give both the same one."
             )
+        self._host = host or self._host
         self._ended = asyncio.get_running_loop().create_future()
         self.start(boot)
         try:
@@ -222,6 +251,15 @@ class Worker:
         finally:
             self._disarm()
             await self.machine.dispose()
+
+    def cut(self) -> None:
+        """Ends it as a kill ends its process: no handler runs, and nobody is told anything."""
+        if self._ended is not None:
+            self._ended.cancel()
+        self._disarm()
+        for mux in (self.public_rpc, self.local_rpc):
+            if mux is not None:
+                mux.abort()
 
     def info(self) -> WorkerInfo:
         """What the worker says of itself to its supervisor."""
@@ -323,7 +361,7 @@ class Worker:
     async def _call_back(self, boot: WorkerBoot) -> None:
         await self.machine.when1(S.RpcReady)
         assert self.local_rpc is not None and self.public_rpc is not None
-        client = RpcClient(
+        client = self.boot_rpc = RpcClient(
             boot.boot_addr,
             id=handshake_id(self.machine.id),
             secret=boot.secret,
@@ -342,6 +380,7 @@ class Worker:
             if not await client.source.add1(BootstrapStates.WorkerAddr, address):
                 raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")
         finally:
+            self.boot_rpc = None
             await client.stop()
         self._wait_for_supervisor(self.opts.conn_timeout)
 
@@ -434,6 +473,8 @@ class Worker:
 
     def _wait_for_supervisor(self, patience: float) -> None:
         if self._orphan_timer is not None or self.machine.is1(S.SuperConnected):
+            return
+        if self._is_over:
             return
         loop = asyncio.get_running_loop()
         self._orphan_timer = loop.call_later(patience, self._orphaned)
@@ -544,7 +585,7 @@ class Worker:
             self._lease_timer.cancel()
             self._lease_timer = None
         at = self.lease.next_deadline()
-        if at is not None:
+        if at is not None and not self._is_over:
             loop = asyncio.get_running_loop()
             self._lease_timer = loop.call_at(at, self._lease_due)
 
@@ -730,16 +771,20 @@ class Worker:
         self._exit_code = EXIT_ORPHAN
         self.stop(reason)
 
+    @property
+    def _is_over(self) -> bool:
+        return self._ended is not None and self._ended.done()
+
     def _exit(self, code: int, reason: str) -> None:
         """Ends the process at once, whatever is going on in it."""
         try:
             self._last_words(reason)
         finally:
-            self._outside.end_process(code)
+            self._host.exit(code)
 
     def _last_words(self, reason: str) -> None:
         """The last line of the output, which a report shows, says why."""
-        self._outside.say(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
+        self._host.write(f"Worker {self.name} ends: {reason.rstrip('.')}.\n")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -195,6 +195,14 @@ class Mux:
         for server in [*self._pending]:
             server.refuse(RefusedError(reason))
 
+    def abort(self) -> None:
+        """Stops listening and cuts every connection, at once; nobody is told anything."""
+        self._stop_listening()
+        self._feed.stop()
+        self.machine.remove1("Start")
+        for server in [*self._connections]:
+            server.abort()
+
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()

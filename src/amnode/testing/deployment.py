@@ -74,7 +74,7 @@ class LiveWorker:
         )
         worker.machine.trace(self)
         process.on_term = self._terminated
-        return await worker.run(boot)
+        return await worker.run(boot, process)
 
     def _terminated(self) -> None:
         if self.worker is not None:

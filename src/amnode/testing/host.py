@@ -141,7 +141,7 @@ class SimProcess:
 
     # -- for itself ------------------------------------------------------------------------
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Writes to its output."""
         if not self.place.gone:
             self.output += text.splitlines()
@@ -215,8 +215,6 @@ class SimHost:
             transport=self.network.transport(process.place),
             entropy=Random(f"{self._seed}/{process.name}").randbytes,
             files=self._files,
-            end_process=process.exit,
-            say=process.say,
             memory=lambda: _MEMORY,
         )
 
@@ -277,7 +275,7 @@ class SimHost:
         except asyncio.CancelledError:
             raise
         except Exception:
-            process.say(traceback.format_exc())
+            process.write(traceback.format_exc())
             code = 1
         self.ended(process, exit_code=code)
 
@@ -387,7 +385,7 @@ class SimLauncher:
 
         async def body(process: SimProcess) -> int:
             if how.fails is not None:
-                process.say("ImportError: no module named 'sim'\n")
+                process.write("ImportError: no module named 'sim'\n")
                 return how.fails
             if how.silent:
                 await asyncio.Event().wait()

@@ -97,7 +97,7 @@ class Injector:
             case Kind.KILL:
                 host.ended(process, signal="SIGKILL")
             case Kind.SEGFAULT:
-                process.say("Segmentation fault")
+                process.write("Segmentation fault")
                 host.ended(process, signal="SIGSEGV")
             case Kind.EXIT:
                 host.ended(process, exit_code=3)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from amnode.errors import SchemaError, StateUnknownError
+from amnode.machine import schema as schema_module
 from amnode.machine.schema import Group, Schema, State, States, did_you_mean
 from tests.unit.machine.naive import Rule
 from tests.unit.machine.strategies import rules, schema_of
@@ -205,3 +206,14 @@ def test_growing_keeps_every_place() -> None:
 def test_a_limit_of_tasks_is_not_negative() -> None:
     with pytest.raises(SchemaError, match="has -1 tasks"):
         Schema({"A": State(tasks=-1)})
+
+
+def test_to_ask_whether_a_state_is_there_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Binding asks so a thousand times, before each worker is ready."""
+
+    def guess(*_: object) -> None:
+        raise AssertionError("Nobody asked what the name may have meant.")
+
+    made = schema_module.Schema({"On": schema_module.State()})
+    monkeypatch.setattr(schema_module, "unknown_state", guess)
+    assert "On" in made and "Onn" not in made

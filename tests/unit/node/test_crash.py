@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from amnode.errors import Cause
-from amnode.node.policy.crash import last_line, report
+from amnode.node.policy.crash import Hang, error, innermost, last_line, report
 
 
 @dataclass
@@ -42,6 +42,35 @@ def test_one_that_wrote_nothing_says_so() -> None:
     assert made.message == (
         "Worker w1 (pid 7) exited with code 0 while idle; it wrote nothing."
     )
+
+
+STACK = (
+    "Thread 0x00007f1 (most recent call first):",
+    '  File "pool.py", line 3 in idle',
+    "",
+    "Current thread 0x00007f2 (most recent call first):",
+    '  File "work.py", line 9 in block',
+    '  File "main.py", line 1 in <module>',
+)
+
+
+def test_one_that_hung_says_where_it_was() -> None:
+    facts = Facts(signal="SIGKILL")
+    made = report("w1", facts, state="idle", decided=Cause.HANG, hang=Hang(stack=STACK))
+    assert 'while idle; it was at File "work.py", line 9 in block; it wrote' in made.message
+    assert (made.stack, made.stopped) == (STACK, False)
+    raised = error("w1", made)
+    assert raised.stack == STACK
+    assert raised.__notes__ == ["\n".join(("Where the worker was:", *STACK))]
+    assert innermost(()) == innermost(STACK[:1]) == innermost(("odd", "lines")) == ""
+
+
+def test_one_that_was_stopped_is_said_to_be() -> None:
+    facts = Facts(signal="SIGKILL")
+    made = report("w1", facts, state="idle", decided=Cause.HANG, hang=Hang(stopped=True))
+    assert "it was stopped, by SIGSTOP or a debugger; it wrote nothing." in made.message
+    assert (made.stack, made.stopped) == ((), True)
+    assert not hasattr(error("w1", made), "__notes__")
 
 
 def test_the_last_line_cannot_forge_others_and_is_cut() -> None:

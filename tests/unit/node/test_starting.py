@@ -21,6 +21,14 @@ def test_workers_are_started_side_by_side() -> None:
     assert view.counts.total == 5 and view.counts.target == 5
 
 
+def test_starts_in_a_slower_way_say_why(pool: Driver) -> None:
+    assert pool.core.view(0.0).fallback == ""
+    pool.feed(ev.Started("w1", 1, "there are threads"))
+    view = pool.core.view(0.0)
+    assert view.fallback == "there are threads"
+    assert view.why_not_growing.endswith("starting, by command, because there are threads")
+
+
 def test_a_start_step_by_step(pool: Driver) -> None:
     assert pool.feed(ev.Started("w1", 1)) == []
     assert pool.feed(ev.CalledBack("w1", "unix:x")) == [ev.Connect("w1", "unix:x")]

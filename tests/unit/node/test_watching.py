@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amnode.errors import Cause
 from amnode.node.policy import events as ev
+from amnode.node.policy.crash import Hang
 from amnode.node.policy.roster import Condition
 from tests.unit.node.pool_driver import Driver, rest
 from tests.unit.node.pool_world import Facts
@@ -165,3 +166,16 @@ def test_one_that_is_not_ready_when_it_is_reached_again_is_replaced(idle: Driver
     idle.feed(ev.Connected("w1"), idle.info("w1", 0))
     rest(idle, 5.0)
     assert "not been ready" in idle.one(ev.Retire).reason
+
+
+def test_one_that_hangs_is_looked_at_before_it_is_killed_and_not_again(idle: Driver) -> None:
+    while not (kills := [a for a in idle.done if isinstance(a, ev.Kill)]):
+        assert idle.core.next_deadline() is not None
+        idle.wait(1.0)
+    assert [(kill.attempt, kill.hung) for kill in kills] == [(1, True)]
+    idle.wait(idle.core.options.term_timeout)
+    assert [(a.attempt, a.hung) for a in idle.done if isinstance(a, ev.Kill)] == [(2, False)]
+    hang = Hang(stack=("here",))
+    idle.feed(ev.Exited("w1", Facts(1, signal="SIGKILL"), ("bye",), hang))
+    report = idle.one(ev.Forget).report
+    assert report is not None and report.stack == ("here",) and report.cause == Cause.HANG

@@ -24,6 +24,7 @@ from amnode.node.policy.ending import Ending
 from amnode.node.policy.events import Action, Event
 from amnode.node.policy.leasing import Leasing
 from amnode.node.policy.options import PoolSize, SupervisorOptions
+from amnode.node.policy.passing import Passing
 from amnode.node.policy.pool import WHOLE, Pool
 from amnode.node.policy.renewal import Renewal
 from amnode.node.policy.roster import Condition, Doom, Member, Roster
@@ -57,7 +58,8 @@ class PoolCore:
         self._pool = Pool(options, kind=kind, schema_hash=schema_hash, draw=draw)
         self._ending = Ending(self._pool)
         self._starting = Starting(self._pool, self._ending, name_worker)
-        self._leasing = Leasing(self._pool, self._ending, self._starting)
+        self._passing = Passing(self._pool)
+        self._leasing = Leasing(self._pool, self._ending, self._starting, self._passing)
         self._adoption = Adoption(self._pool, self._ending, self._leasing)
         self._renewal = Renewal(self._pool, self._ending)
         self._watching = Watching(
@@ -74,6 +76,7 @@ class PoolCore:
             events.StopRequested: self._on_stop,
             events.Resized: self._on_resized,
             events.DrainRequested: self._on_drain,
+            **self._passing.on_event,
         }
         self._on_due: dict[Due, Callable[[Member], None]] = {}
         for part in (
@@ -112,6 +115,8 @@ class PoolCore:
             self._is_due(*due)
         for waiter in pool.waitlist.expire(now):
             self._leasing.deny(*waiter.key, self._leasing.too_late(), timed_out=True)
+        for key in self._passing.expire(now):
+            self._leasing.deny(*key, self._leasing.too_late(), timed_out=True)
         self._settle()
         pool.settle_bounds()
         self._promised = self.next_deadline()
@@ -120,7 +125,11 @@ class PoolCore:
 
     def next_deadline(self) -> float | None:
         """When the driver is to send `Tick` next, or None."""
-        dues = self._pool.due.next(), self._pool.waitlist.next_deadline()
+        dues = (
+            self._pool.due.next(),
+            self._pool.waitlist.next_deadline(),
+            self._passing.next_deadline(),
+        )
         return min([at for at in dues if at is not None], default=None)
 
     def view(self, now: float) -> PoolView:
@@ -130,6 +139,7 @@ class PoolCore:
     def check(self) -> None:
         """Raise AssertionError unless S7, S9, S19 and the indexes hold; scans the pool."""
         self._pool.check()
+        self._passing.check()
         self.view(self._pool.now).check()
 
     # -- the pool as a whole ---------------------------------------------------------------
@@ -181,6 +191,7 @@ class PoolCore:
             member, waiter = pool.roster.offered(), pool.waitlist.take()
             assert member is not None and waiter is not None, "An index is outdated (L2)."
             self._leasing.serve(member, waiter)
+        self._passing.step()
         self._shrink()
         self._fill()
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from amnode.node.args import CrashReport, WorkerInfo
+from amnode.node.args import CrashReport, Grant, WorkerInfo
 from amnode.node.policy.crash import ExitFacts, Hang
 from amnode.node.policy.options import PoolSize
 from amnode.node.policy.waitlist import Waiter
@@ -156,7 +156,10 @@ class RetireAnswered(msgspec.Struct, frozen=True):
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
-    """A client asks for a worker. `name`: of the client, by which the quota counts."""
+    """A client asks for a worker. `name`: of the client, by which the quota counts.
+
+    `guest`: a peer supervisor passes it on: it is served soon or declined, never passed on.
+    """
 
     client_id: str
     name: str
@@ -165,6 +168,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     schema_hash: str
     worker_rpc_id: str
+    guest: bool = False
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -188,6 +192,38 @@ class ClientGone(msgspec.Struct, frozen=True):
     """The supervisor connection of a client has ended, or is replaced by a new one."""
 
     client_id: str
+
+
+# -- events: peer supervisors -------------------------------------------------------------
+
+
+class PeerSaid(msgspec.Struct, frozen=True):
+    """A peer could serve so many requests more."""
+
+    peer: str
+    spare: int
+
+
+class PeerLost(msgspec.Struct, frozen=True):
+    """The connection to a peer is gone."""
+
+    peer: str
+
+
+class PeerGranted(msgspec.Struct, frozen=True):
+    """A peer grants a worker of its own for a request that was passed to it."""
+
+    peer: str
+    client_id: str
+    grant: Grant
+
+
+class PeerDenied(msgspec.Struct, frozen=True):
+    """A peer does not serve a request that was passed to it."""
+
+    peer: str
+    client_id: str
+    request_id: str
 
 
 # -- events: the supervisor itself ---------------------------------------------------------
@@ -241,6 +277,10 @@ Event: TypeAlias = (
     | Cancelled
     | Returned
     | ClientGone
+    | PeerSaid
+    | PeerLost
+    | PeerGranted
+    | PeerDenied
     | Tick
     | StopRequested
     | Resized
@@ -344,6 +384,46 @@ class SendCrash(msgspec.Struct, frozen=True):
     report: CrashReport
 
 
+class PassOn(msgspec.Struct, frozen=True):
+    """Ask a peer to serve this request; it has `time_left`. Ends in a `Peer...` event."""
+
+    peer: str
+    waiter: Waiter
+    time_left: float
+
+
+class TakeBack(msgspec.Struct, frozen=True):
+    """Tell the peer that nobody wants this request served any more."""
+
+    peer: str
+    client_id: str
+    request_id: str
+
+
+class GiveBack(msgspec.Struct, frozen=True):
+    """Return a grant to the peer whose worker it is."""
+
+    peer: str
+    client_id: str
+    request_id: str
+    worker_id: str
+    epoch: int
+
+
+class TellGone(msgspec.Struct, frozen=True):
+    """Tell the peer that a client, of whom it had requests, is gone."""
+
+    peer: str
+    client_id: str
+
+
+class SendPassed(msgspec.Struct, frozen=True):
+    """Tell the client: this worker of a peer is yours."""
+
+    client_id: str
+    grant: Grant
+
+
 class Forget(msgspec.Struct, frozen=True):
     """The worker has left the roster; `report` is what its death looked like.
 
@@ -388,6 +468,11 @@ Action: TypeAlias = (
     | SendGrant
     | SendDenied
     | SendCrash
+    | PassOn
+    | TakeBack
+    | GiveBack
+    | TellGone
+    | SendPassed
     | Forget
     | Disown
     | ReportLeak

@@ -16,6 +16,7 @@ from amnode.node.policy import events
 from amnode.node.policy.deadlines import Due
 from amnode.node.policy.ending import Ending
 from amnode.node.policy.lease import Answer, Held, Phase, Told
+from amnode.node.policy.passing import Passing
 from amnode.node.policy.pool import Pool
 from amnode.node.policy.roster import Condition, Member
 from amnode.node.policy.starting import Starting
@@ -26,8 +27,11 @@ from amnode.node.policy.waitlist import Waiter
 class Leasing:
     """The requests and leases of one pool."""
 
-    def __init__(self, pool: Pool, ending: Ending, starting: Starting) -> None:
+    def __init__(
+        self, pool: Pool, ending: Ending, starting: Starting, passing: Passing
+    ) -> None:
         self._pool = pool
+        self._passing = passing
         self._ending = ending
         self._starting = starting
         self.on_event = {
@@ -44,7 +48,7 @@ class Leasing:
 
     def _on_requested(self, event: events.Requested) -> None:
         key = (event.client_id, event.request_id)
-        if key in self._pool.asked or key in self._pool.waitlist:
+        if key in self._pool.asked or key in self._pool.waitlist or key in self._passing:
             return
         wrong = self._pool.mismatch(event.kind, event.schema_hash)
         if wrong:
@@ -53,18 +57,26 @@ class Leasing:
             self.deny(*key, "The pool is stopping.")
         elif not event.time_left > 0:
             self.deny(*key, "The request came with no time left.", timed_out=True)
+        elif event.guest and not self._pool.takes_guest(event.name):
+            self.deny(*key, "There is no worker to spare for a peer.")
         else:
-            deadline = self._pool.now + event.time_left
             self._pool.waitlist.add(
-                event.client_id, event.name, event.request_id, event.worker_rpc_id, deadline
+                event.client_id,
+                event.name,
+                event.request_id,
+                event.worker_rpc_id,
+                self._pool.now + event.time_left,
+                guest=event.guest,
             )
 
     def _on_cancelled(self, event: events.Cancelled) -> None:
         self._pool.waitlist.remove(event.client_id, event.request_id)
+        self._passing.cancel((event.client_id, event.request_id))
         self.unwant((event.client_id, event.request_id))
 
     def _on_client_gone(self, event: events.ClientGone) -> None:
         self._pool.waitlist.remove_client(event.client_id)
+        self._passing.client_gone(event.client_id)
         for member, held in self._pool.roster.of_client(event.client_id):
             if held.waiter is not None and held.phase is Phase.ASKED:
                 self.unwant(held.waiter.key)
@@ -73,6 +85,8 @@ class Leasing:
                 self._withdraw(member)
 
     def _on_returned(self, event: events.Returned) -> None:
+        if self._passing.returned(event):
+            return
         member = self._pool.roster.get(event.worker_id)
         held = member.held if member is not None else None
         if member is None or held is None or not held.is_about(event.epoch):
@@ -118,6 +132,8 @@ class Leasing:
         for key in [*self._pool.asked]:
             self.deny(*key, reason)
             self.unwant(key)
+        for key in self._passing.clear():
+            self.deny(*key, reason)
 
     def too_late(self) -> str:
         """Why a request ends at its deadline."""
@@ -194,6 +210,7 @@ class Leasing:
 
     def merge(self, member: Member, info: WorkerInfo) -> None:
         """What the worker says of its lease is how it is (promise S8)."""
+        member.leased_since = self._pool.now - info.since if info.client_id else None
         held = member.held
         told = held.told(info) if held is not None else Told.OTHER
         if told is Told.CROSSED:

@@ -194,8 +194,8 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
         _verify(self)
 
 
-class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor goes by.
+class SupervisorOptions(LeaseTerms, frozen=True, kw_only=True):
+    """What a supervisor goes by; the terms of its leases are among it.
 
     Raises:
         OptionError: a value that cannot work.
@@ -213,9 +213,6 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
         float,
         seconds(least=0.01, why="a process is ready by then, however slow its imports are"),
     ] = 30.0
-    delivery_timeout: Annotated[
-        float, seconds(least=0.01, why="a hand-over that the client has not taken by then ends")
-    ] = 5.0
     op_timeout: Annotated[
         float, seconds(least=0.01, why="an operation on a worker, a getter")
     ] = 1.0
@@ -257,13 +254,6 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     linger: Annotated[
         float, seconds(least=0.0, why="a surplus worker stays idle so long, for the next peak")
     ] = 60.0
-    grace: Annotated[
-        float,
-        seconds(least=0.0, why="a cut client's job goes on that long, then its lease ends"),
-    ] = 2.0
-    maximum: Annotated[
-        float | None, seconds(least=0.01, why="a lease is ended when it is this old; off")
-    ] = None
 
     leak_after: Annotated[
         float | None, seconds(least=0.01, why="a lease this long is reported, once; off")
@@ -319,6 +309,11 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
         share(why="a wait is shorter by up to this part, so that pools do not march in step"),
     ] = 0.2
 
+    peer_pause: Annotated[
+        float,
+        seconds(least=0.01, why="a request that a peer declined is passed to it again then"),
+    ] = 1.0
+
     stop_grace: Annotated[
         float, seconds(least=0.0, why="leases may go on so long after a stop")
     ] = 5.0
@@ -328,9 +323,6 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
             least=0.01, why="from the request to end to SIGTERM, and from there to SIGKILL"
         ),
     ] = 2.0
-
-    def __post_init__(self) -> None:
-        _verify(self)
 
     @property
     def terms(self) -> LeaseTerms:

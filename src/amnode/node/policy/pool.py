@@ -171,6 +171,31 @@ class Pool:
         return not self.stopping and sizing.is_ready(self.size, self.roster.ready)
 
     @property
+    def _to_come(self) -> int:
+        """The workers that could be granted next: idle, starting, or still to be started."""
+        if not self.may_lease:
+            return 0
+        held_back = self.restart.is_open or self.due.get((Due.PAUSE, WHOLE)) is not None
+        room = 0 if held_back else max(0, self.size.max - len(self.roster))
+        return self.roster.available + self.roster.count(Condition.STARTING) + room
+
+    @property
+    def spare(self) -> int:
+        """How many requests could be served here beyond those that wait."""
+        return max(0, self._to_come - self.waitlist.eligible)
+
+    def takes_guest(self, name: str) -> bool:
+        """Whether a request of that client, which a peer passes on, could be served here."""
+        return self.spare > 0 and self.room(name) > self.waitlist.length(name)
+
+    @property
+    def unserved(self) -> int:
+        """How many of the requests that wait have no worker to come."""
+        if self.stopping or self.recovering:
+            return 0  # the first is denied, the second not known yet
+        return max(0, self.waitlist.eligible - self._to_come)
+
+    @property
     def may_lease(self) -> bool:
         """Whether new leases are granted at all."""
         return not (self.stopping or self.draining or self.recovering)

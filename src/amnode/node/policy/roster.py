@@ -117,6 +117,7 @@ class Member(msgspec.Struct, eq=False):
         tick: of its Leased, as far as known.
         held: whom it serves.
         idle_since: since when it can be offered.
+        leased_since: since when it serves its client, by its own word; None if it serves none.
         blemished: it has a recent error.
         resting: it refused something a moment ago.
         unfit: why it is to be retired as soon as it may be, or "".
@@ -147,6 +148,7 @@ class Member(msgspec.Struct, eq=False):
     tick: int = 0
     held: Held | None = None
     idle_since: float = 0.0
+    leased_since: float | None = None
     blemished: bool = False
     resting: bool = False
     unfit: str = ""

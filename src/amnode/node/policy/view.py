@@ -62,6 +62,7 @@ class PoolView(msgspec.Struct, frozen=True):
         counts: the numbers.
         broken: why starts are held back (ErrPool), or "".
         why_not_growing: one line on what keeps workers missing, or "".
+        spare: how many more requests could be served, as peers are told.
         fallback: why workers are started in a slower way than by fork, or "".
     """
 
@@ -79,6 +80,7 @@ class PoolView(msgspec.Struct, frozen=True):
     counts: Counts
     broken: str
     why_not_growing: str
+    spare: int
     fallback: str
 
     def check(self) -> None:
@@ -106,6 +108,7 @@ def look(pool: Pool, now: float) -> PoolView:
         counts=_count(pool),
         broken=pool.restart.reason,
         why_not_growing=_why_not_growing(pool, now),
+        spare=pool.spare,
         fallback=pool.fallback,
     )
 

@@ -4,7 +4,8 @@
    One whose client may not keeps its place and holds up nobody.
 2. A request that is put back returns to its old place.
 3. A key (client, request) waits at most once.
-4. `eligible` is the number of waiting requests that their clients' quotas allow together.
+4. `eligible` is the number of waiting requests that their clients' quotas allow together;
+   `guests` of those that peer supervisors passed on.
 
 Taking and adding cost O(log n), whatever the number of clients or of requests.
 """
@@ -31,6 +32,7 @@ class Waiter(msgspec.Struct, frozen=True):
         worker_rpc_id: by which the client introduces itself to its worker.
         deadline: when it gives up.
         place: its rank; smaller is earlier.
+        guest: it was passed on by a peer supervisor.
     """
 
     client_id: str
@@ -39,6 +41,7 @@ class Waiter(msgspec.Struct, frozen=True):
     worker_rpc_id: str
     deadline: float
     place: int = -1
+    guest: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -73,6 +76,7 @@ class Waitlist:
         self._deadlines: Deadlines[int] = Deadlines()
         self._next_place = 0
         self.eligible = 0
+        self.guests = 0
 
     def __len__(self) -> int:
         return len(self._by_place)
@@ -81,16 +85,29 @@ class Waitlist:
         """All that wait, in no particular order."""
         return iter(list(self._by_place.values()))
 
+    def length(self, name: str) -> int:
+        """How many requests of that name wait."""
+        line = self._lines.get(name)
+        return line.length if line is not None else 0
+
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key[1] in self._by_client.get(key[0], {})
 
     def add(
-        self, client_id: str, name: str, request_id: str, worker_rpc_id: str, deadline: float
+        self,
+        client_id: str,
+        name: str,
+        request_id: str,
+        worker_rpc_id: str,
+        deadline: float,
+        *,
+        guest: bool = False,
     ) -> bool:
         """Queue a request; False when it waits already (invariant 3)."""
         if (client_id, request_id) in self:
             return False
-        waiter = Waiter(client_id, name, request_id, worker_rpc_id, deadline, self._next_place)
+        place = self._next_place
+        waiter = Waiter(client_id, name, request_id, worker_rpc_id, deadline, place, guest)
         self._next_place += 1
         self._insert(waiter)
         return True
@@ -185,6 +202,7 @@ class Waitlist:
         self._by_client.setdefault(waiter.client_id, {})[waiter.request_id] = waiter
         self._by_place[waiter.place] = waiter
         self._deadlines.set(waiter.place, waiter.deadline)
+        self.guests += waiter.guest
         line = self._lines.setdefault(waiter.name, _Line())
         heapq.heappush(line.places, waiter.place)
         line.length += 1
@@ -197,6 +215,7 @@ class Waitlist:
             del self._by_client[waiter.client_id]
         del self._by_place[waiter.place]
         self._deadlines.clear(waiter.place)
+        self.guests -= waiter.guest
         line = self._lines[waiter.name]
         line.length -= 1
         if len(line.places) > 2 * line.length + _SLACK:
