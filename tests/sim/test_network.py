@@ -109,8 +109,9 @@ def test_bytes_arrive_in_order_in_any_pieces() -> None:
 def test_nobody_answers_where_nobody_listens() -> None:
     async def story(net: Net) -> None:
         transport = net.transport(net.client)
-        with pytest.raises(ConnectionLost, match="Nobody answers"):
+        with pytest.raises(ConnectionLost, match="Nobody answers") as nobody:
             await transport.connect("x:door", End(), close_timeout=1.0)
+        assert isinstance(nobody.value.__cause__, FileNotFoundError)
         with pytest.raises(OptionError):
             await transport.connect("door", End(), close_timeout=1.0)
         await net.connect()

@@ -531,7 +531,10 @@ class SimTransport:
             await asyncio.sleep(until - network.loop.time() + network.trip())
             listener = network.listener_at(address)
         if listener is None:
-            raise ConnectionLost(f"Nobody answers at {address}.")
+            # The cause says that nobody is there, as of a real one (see `RpcClient`).
+            raise ConnectionLost(f"Nobody answers at {address}.") from FileNotFoundError(
+                address
+            )
         end = SimConnection("sim", listener.place.name, close_timeout)
         network.new_cable(listener, place).plug(end, caller=True)
         Context().run(end.begin, handler)  # no cause of a mutation sticks to it
