@@ -39,6 +39,7 @@ class Bug:
 
     `owner` is what has it under `attribute`: a class or a module.
     `kinds` are the faults under which it shows. A `rare` one shows where several things meet.
+    `seed` is where to begin to look: where it was found last.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Bug:
     promises: tuple[str, ...]
     kinds: tuple[Kind, ...] = tuple(Kind)
     rare: bool = False
+    seed: int = 0
 
     def plant(self, patch: pytest.MonkeyPatch) -> None:
         original = getattr(self.owner, self.attribute)
@@ -242,6 +244,7 @@ BUGS = [
         _nothing,
         ("L3", "L1"),
         (Kind.CLIENT_KILL,),
+        seed=7,
     ),
     Bug(
         "a hand-over opens with an old secret",
@@ -251,7 +254,14 @@ BUGS = [
         ("S", "L"),
         rare=True,
     ),
-    Bug("the newest waiter goes first", waitlist.Waitlist, "take", _newest_first, ("S10",)),
+    Bug(
+        "the newest waiter goes first",
+        waitlist.Waitlist,
+        "take",
+        _newest_first,
+        ("S10",),
+        seed=2,
+    ),
     Bug(
         "a cut worker is taken to be free",
         watching.Watching,
@@ -259,15 +269,29 @@ BUGS = [
         _free_when_cut,
         ("S8",),
     ),
-    Bug("failed starts are forgotten", restart.Restart, "failed", _forgets_failures, ("S13",)),
-    Bug("quota is not looked at", pool.Pool, "room", _always(99), ("S7", "S9")),
-    Bug("more workers than the maximum", sizing, "missing", _past_maximum, ("S7",)),
+    Bug(
+        "failed starts are forgotten",
+        restart.Restart,
+        "failed",
+        _forgets_failures,
+        ("S13",),
+        seed=2,
+    ),
+    Bug("quota is not looked at", pool.Pool, "room", _always(99), ("S7", "S9"), seed=3),
+    Bug("more workers than the maximum", sizing, "missing", _past_maximum, ("S7",), seed=7),
     Bug("an epoch is not raised", lease.Held, "ask", _same_epoch, ("S", "L")),
-    Bug("ready needs one more", sizing, "is_ready", _one_more, ("L1",)),
+    Bug("ready needs one more", sizing, "is_ready", _one_more, ("L1",), seed=1),
     Bug("a worker says nothing", W, "_tell", _nothing, ("L1",)),
-    Bug("a request is never given up", client.Client, "_give_up", _nothing, ("L2",)),
+    Bug("a request is never given up", client.Client, "_give_up", _nothing, ("L2",), seed=3),
     Bug("a released session stays open", W, "_release", _open_session, ("S1",)),
-    Bug("ErrPool ends last", supervisor.Supervisor, "_publish", _error_pool_last, ("S19",)),
+    Bug(
+        "ErrPool ends last",
+        supervisor.Supervisor,
+        "_publish",
+        _error_pool_last,
+        ("S19",),
+        seed=2,
+    ),
     Bug("a lost call never ran", leased.LeasedWorker, "_lost", _never_ran, ("S5",)),
     Bug(
         "half of a difference is applied",
@@ -311,8 +335,8 @@ BUGS = [
         (Kind.STOP,),
     ),
     Bug("an orphan stays", W, "_orphaned", _nothing, ("L6",), (Kind.SUPERVISOR_KILL,)),
-    Bug("surplus stays", sizing, "surplus_at", _always(None), ("L1",)),
-    Bug("a deadline is late", client.Client, "req_worker", _patient, ("L2",)),
+    Bug("surplus stays", sizing, "surplus_at", _always(None), ("L1",), seed=1),
+    Bug("a deadline is late", client.Client, "req_worker", _patient, ("L2",), seed=2),
     Bug(
         "a link stays connected",
         worker_link.WorkerLink,

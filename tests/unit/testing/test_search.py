@@ -11,7 +11,7 @@ from amnode.node.policy.lease import Answer, Held, Stage, WorkerLease
 from amnode.testing import search as model
 from amnode.testing.search import Bounds, search
 
-SMALL = Bounds(states=6_000, requests=1, faults=1)
+SMALL = Bounds(states=2_000, requests=1, faults=1)
 
 
 def test_within_small_bounds_no_promise_is_broken() -> None:
@@ -45,7 +45,7 @@ def test_a_wrong_function_is_found_with_the_steps_to_it(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str, wrong: Any, promise: str
 ) -> None:
     monkeypatch.setattr(owner, name, wrong)
-    found = search(Bounds(states=40_000, requests=2, faults=1))
+    found = search(Bounds(states=20_000, requests=1, faults=1))
     assert found.broken.startswith(promise)
     assert found.steps[0] == "the start"
     assert len(found.steps) > 3
@@ -55,7 +55,7 @@ def test_a_wrong_function_is_found_with_the_steps_to_it(
 def test_long_histories_break_no_promise(seed: int) -> None:
     """As far from the start as a search of every state does not come."""
     rng = random.Random(seed)
-    for _ in range(12):
+    for _ in range(4):
         frozen = model._initial(Bounds(requests=3, faults=seed % 4))
         for _ in range(250):
             steps = list(model._steps(frozen))
