@@ -62,6 +62,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/call.py
 	$(PY) benchmarks/imports.py
 	$(PY) benchmarks/launch.py
+	$(PY) benchmarks/forked.py
 	$(PY) benchmarks/pool.py
 
 # More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
@@ -77,6 +78,13 @@ CUTS ?=
 .PHONY: cuts
 cuts: $(DEV)  ## an exchange cut at every byte, and at random places, then resumed
 	$(PY) -m tests.pairs.cuts $(CUTS)
+
+# One of it, or more: make chaos CHAOS='--figure R6 --count 1000 --seed 7'
+CHAOS ?=
+
+.PHONY: chaos
+chaos: $(DEV)  ## real pools, whose processes are killed, stopped and replaced
+	$(PY) -m tests.chaos $(CHAOS)
 
 .PHONY: clean
 clean:  ## remove all that make and the tools created

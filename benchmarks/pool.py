@@ -1,98 +1,208 @@
-"""How soon a pool has workers, and what an idle one costs, on the machine at hand.
+"""What a pool does when a worker is killed, how soon one is leased, and what idling costs.
 
-Goals: a worker is ready within 30 ms of asking for it, eight of them within 150 ms, and an idle
-one that has loaded nothing of its own takes at most 8 MiB.
+    python benchmarks/pool.py [--long]
 
-    python benchmarks/pool.py [samples]
+Supervisor and client run in this process, workers as the supervisor starts them by default.
+Goals: a SIGKILL noticed within 10 ms at the 99th percentile, the pending call failed and
+another worker leased within 50 ms each, a warm lease in 2 ms, nothing left by 10,000 leases,
+and at most 1 % of a core for 50 idle workers.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import gc
+import logging
+import os
+import signal
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import median
-from typing import Literal
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Figure, figures
+from pool_peers import peers
+from pool_worker import Bench, BenchStates
 
-from amnode import PoolSize, Supervisor, SupervisorOptions, Worker, job
-
-
-class Idle(Worker):
-    """Loads nothing of its own."""
-
-    @job
-    async def pid(self) -> int:
-        """Never called: a worker has a job."""
-        return 0
+from amnode import Cause, Client, PoolSize, Supervisor, SupervisorOptions, WorkerError
 
 
-def options(count: int) -> SupervisorOptions:
-    return SupervisorOptions(size=PoolSize(count, 16, 0), term_timeout=5.0)
+def percentile(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-async def resized(supervisor: Supervisor, count: int) -> float:
-    """Seconds until the pool has so many workers, all of them ready."""
-    asked = time.monotonic()
-    supervisor.set_pool(count, 16, 0)
-    await supervisor.machine.when1("PoolNormalized")
-    taken = time.monotonic() - asked
-    # The others go in their own time, which no state tells.
-    while supervisor.view().counts.total != count:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    return taken
+@asynccontextmanager
+async def pool(size: PoolSize) -> AsyncIterator[tuple[Supervisor, Client]]:
+    """A pool at its size, and a client that is connected."""
+    opts = SupervisorOptions(size=size, restart_settle=0.0)
+    async with Supervisor(Bench, opts=opts) as supervisor:
+        await supervisor.when_ready()
+        await supervisor.machine.when1("PoolNormalized")
+        async with Client(
+            "bench", Bench, addrs=[supervisor.address], token=supervisor.token
+        ) as me:
+            await me.machine.when1("SuperReady")
+            yield supervisor, me
 
 
-async def starts(supervisor: Supervisor, first: int, then: int, samples: int) -> list[float]:
-    """Seconds to get from one number of workers to another, again and again."""
+async def noticed(samples: int) -> list[float]:
+    """From a SIGKILL of an idle worker until the states of the pool say that it is missing."""
     found: list[float] = []
-    for _ in range(samples):
-        await resized(supervisor, first)
-        found.append(await resized(supervisor, then))
+    async with pool(PoolSize(2, 2)) as (supervisor, _):
+        for _ in range(samples):
+            await supervisor.machine.when1("PoolNormalized")
+            victim = (await supervisor.workers())[0]
+            missing = supervisor.machine.when1("NormalizingPool")
+            killed = time.perf_counter()
+            os.kill(victim.pid, signal.SIGKILL)
+            await missing
+            found.append(time.perf_counter() - killed)
     return found
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """Its proportional share, and what is its own alone, in MiB."""
-    values = {"Pss": 0.0, "Private_Dirty": 0.0}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        name = line.partition(":")[0]
-        if name in values:
-            values[name] = int(line.split()[1]) / 1024
-    return values["Pss"], values["Private_Dirty"]
+async def replaced(samples: int, size: PoolSize) -> tuple[list[float], list[float]]:
+    """From a SIGKILL of a busy worker until its call has failed; until another one answered."""
+    failed: list[float] = []
+    leased: list[float] = []
+    async with pool(size) as (supervisor, client):
+        for _ in range(samples):
+            await supervisor.machine.when1("PoolNormalized")
+            async with client.lease() as worker:
+                call = asyncio.create_task(worker.call(Bench.last))
+                await worker.machine.when1(BenchStates.Begun)
+                pid = (await supervisor.worker(worker.id)).pid
+                killed = time.perf_counter()
+                os.kill(pid, signal.SIGKILL)
+                try:
+                    await call
+                except WorkerError as error:
+                    failed.append(time.perf_counter() - killed)
+                    if error.cause is not Cause.SIGNAL:
+                        raise
+            async with client.lease() as worker:
+                assert await worker.call(Bench.square, 3) == 9
+                leased.append(time.perf_counter() - killed)
+    return failed, leased
 
 
-async def measured(
-    launcher: Literal["auto", "command"], samples: int
-) -> tuple[list[float], list[float], list[tuple[float, float]]]:
-    """One more worker, eight at once, and the memory of each of eight."""
-    async with Supervisor(Idle, opts=options(1), launcher=launcher) as supervisor:
+async def warm_leases(samples: int) -> list[float]:
+    """From a request until a worker can be called."""
+    found: list[float] = []
+    async with pool(PoolSize(2, 2)) as (_, client):
+        for _ in range(samples):
+            asked = time.perf_counter()
+            worker = await client.req_worker()
+            found.append(time.perf_counter() - asked)
+            await worker.release()
+    return found
+
+
+def census(worker: psutil.Process) -> dict[str, int]:
+    """What can be left behind, counted."""
+    gc.collect()
+    me = psutil.Process()
+    return {
+        "descriptors": me.num_fds(),
+        "descriptors of the worker": worker.num_fds(),
+        "threads": threading.active_count(),
+        "threads of the worker": worker.num_threads(),
+        "tasks": len(asyncio.all_tasks()),
+        "processes": len(me.children(recursive=True)),
+        "files in /dev/shm": len(list(Path("/dev/shm").iterdir())),
+        "temporary files": len(list(Path(tempfile.gettempdir()).rglob("*"))),
+    }
+
+
+async def cycles(count: int) -> list[Figure]:
+    """Leases with a call in each; what is there at the end and was not at the 100th."""
+    async with pool(PoolSize(1, 1)) as (supervisor, client):
+        worker = psutil.Process((await supervisor.workers())[0].pid)
+        me, before, sizes = psutil.Process(), dict[str, int](), (0, 0)
+        started = time.perf_counter()
+        for number in range(count):
+            async with client.lease() as leased:
+                await leased.call(Bench.square, number)
+            if number == 99:
+                before = census(worker)
+            elif number == count // 2:
+                sizes = (me.memory_info().rss, worker.memory_info().rss)
+        rate = count / (time.perf_counter() - started)
+        after = census(worker)
+        grown = [
+            (now.memory_info().rss - then) / 2**20
+            for now, then in zip((me, worker), sizes, strict=True)
+        ]
+    rows = [Figure(f"more {name}", after[name] - before[name], "", 0) for name in before]
+    rows.append(Figure("supervisor and client grow, last half", grown[0], "MiB", 1))
+    rows.append(Figure("worker grows, last half", grown[1], "MiB", 1))
+    return [Figure("cycles, each with a call", rate, "a second"), *rows]
+
+
+async def idling(workers: int, seconds: float) -> float:
+    """Per cent of a core that a supervisor takes while nobody asks for anything."""
+    opts = SupervisorOptions(size=PoolSize(workers, workers))
+    async with Supervisor(Bench, opts=opts) as supervisor:
         await supervisor.when_ready()
-        one = await starts(supervisor, 1, 2, samples)
-        eight = await starts(supervisor, 0, 8, max(3, samples // 5))
-        shares = [memory(row.pid) for row in await supervisor.workers()]
-    return one, eight, shares
+        await supervisor.machine.when1("PoolNormalized")
+        await asyncio.sleep(1)
+        used, began = time.process_time(), time.perf_counter()
+        await asyncio.sleep(seconds)
+        return 100 * (time.process_time() - used) / (time.perf_counter() - began)
 
 
-async def main(samples: int = 30) -> None:
-    """Prints the figures of both ways."""
-    one, eight, shares = await measured("auto", samples)
-    by_command = await measured("command", max(3, samples // 5))
+def others(samples: int) -> None:
+    """The same kill, for those that have a pool or a call to lose."""
+    print(
+        f"{'a busy worker killed, in others: medians':44} {'call failed':>14} {'next call':>14}"
+    )
+    with tempfile.TemporaryDirectory(prefix="am-") as directory:
+        line = str(Path(directory, "line"))
+        os.mkfifo(line)
+        for name, run in peers().items():
+            times = [run(line) for _ in range(samples)]
+            fails = [failed for failed, _ in times if failed is not None]
+            answered = percentile([next_one for _, next_one in times], 0.5) * 1e3
+            said = f"{percentile(fails, 0.5) * 1e3:.1f} ms" if fails else "never"
+            print(f"  {name:42} {said:>14} {answered:>11.1f} ms")
+
+
+async def main(long: bool) -> None:
+    """Prints the figures."""
+    samples, count = (1000, 50_000) if long else (150, 10_000)
+    seen = await noticed(samples)
+    failed, leased = await replaced(samples, PoolSize(2, 4, 1))
+    _, forked = await replaced(max(20, samples // 5), PoolSize(1, 1))
+    warm = await warm_leases(5 * samples)
     rows = [
-        Figure("asked for to ready, median", median(one) * 1e3, "ms", 30),
-        Figure("eight at once, median", median(eight) * 1e3, "ms", 150),
-        Figure("the same by command: one, median", median(by_command[0]) * 1e3, "ms"),
-        Figure("… eight at once, median", median(by_command[1]) * 1e3, "ms"),
-        Figure("memory of one of eight, idle", median(s[0] for s in shares), "MiB", 8),
-        Figure("… its own alone", median(s[1] for s in shares), "MiB"),
-        Figure("… by command", median(s[0] for s in by_command[2]), "MiB"),
+        Figure("SIGKILL noticed, median", percentile(seen, 0.5) * 1e3, "ms", 1),
+        Figure("SIGKILL noticed, 99th", percentile(seen, 0.99) * 1e3, "ms", 10),
+        Figure("pending call failed, 99th", percentile(failed, 0.99) * 1e3, "ms", 50),
+        Figure("a warm one leased instead, 99th", percentile(leased, 0.99) * 1e3, "ms", 50),
+        Figure("none warm: a new one leased, median", percentile(forked, 0.5) * 1e3, "ms"),
+        Figure("a warm lease, median", percentile(warm, 0.5) * 1e3, "ms", 2),
+        Figure("a warm lease, 99th", percentile(warm, 0.99) * 1e3, "ms"),
     ]
-    figures("a pool that grows", rows)
+    figures(f"a pool, {samples} kills", rows)
+    figures(f"{count} leases", await cycles(count))
+    share = await idling(50, 60 if long else 10)
+    figures("at rest", [Figure("supervisor of 50 idle workers", share, "% of a core", 1)])
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", action="store_true", help="more kills and leases")
+    told = parser.parse_args()
+    logging.getLogger("amnode").setLevel(logging.CRITICAL)  # the ends are the benchmark's own
+    with tempfile.TemporaryDirectory(prefix="am-") as own:  # files of others do not count
+        tempfile.tempdir = own
+        asyncio.run(main(told.long))
+        tempfile.tempdir = None
+    others(50 if told.long else 5)

@@ -50,7 +50,11 @@ class Wall:
 async def test_a_call_under_way_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     os.mkfifo(gate)
-    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+    async with (
+        pool(grace=10.0) as supervisor,
+        client_of(supervisor) as client,
+        client.lease() as worker,
+    ):
         machine, epoch = worker.machine, worker.epoch
         call = asyncio.create_task(worker.call(Plain.gate, gate))
         await machine.when1(BusyStates.Begun)
@@ -65,7 +69,11 @@ async def test_a_call_under_way_ends_as_if_nothing_had_been(tmp_path: Path) -> N
 
 
 async def test_what_is_called_while_it_is_cut_runs_once(tmp_path: Path) -> None:
-    async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
+    async with (
+        pool(grace=10.0) as supervisor,
+        client_of(supervisor) as client,
+        client.lease() as worker,
+    ):
         for round_ in range(1, 6):
             cut(worker)
             assert await worker.call(Plain.square, 7) == 49

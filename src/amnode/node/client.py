@@ -99,7 +99,7 @@ _MIRRORED = ("Disconnected", "Connecting", "Connected", "Disconnecting")
 _BACK_OFF_BASE, _BACK_OFF_CAP = 0.05, 5.0
 #: How a connection to a worker that was cut is made again. The worker's grace is the real
 #: bound: once that has run out, the session is refused.
-_TO_WORKER = RpcOptions(reconnect_timeout=60.0)
+_TO_WORKER = RpcOptions(reconnect_timeout=60.0, reconnect_base=0.02, reconnect_cap=0.5)
 
 
 class Client:

@@ -11,7 +11,9 @@ Rules:
    told of by `on_disconnected`, once, when its session has ended, however that was.
 4. One follower of the source feeds all servers; a tracer is there only while a client wants
    to see each mutation on its own.
-5. A source that is a replica serves while it follows its own source: when that is another
+5. `on_connected` is part of taking a client in: one for whom it raises is refused. What the
+   other callbacks raise stops nothing. Either is recorded at the server's machine.
+6. A source that is a replica serves while it follows its own source: when that is another
    machine, its clients are cut and come back; when it is lost for good, they are let go.
 """
 
@@ -54,7 +56,8 @@ class Mux:
         exposure: what controllers may do; nothing by default.
         options: the limits.
         admit: asked once a client has proved itself (rule 3); a text is why it is refused.
-        on_connected: called when a client's handshake is done.
+        on_connected: called when a client's handshake is done; if it raises, the client is
+            refused, and then told of by `on_disconnected` (rule 5).
         on_disconnected: called when an admitted client's connection has ended, with the reason.
         on_cut: called when an admitted client was cut off, with the reason; its session goes on
             for `session_ttl`.
@@ -110,13 +113,16 @@ class Mux:
         self._decoy = entropy(32)
         self._feed = _Feed(source, self._gate)
         self._listener: Listener | None = None
+        self._starting = asyncio.Lock()
+        #: How often it was stopped: a start that was stopped meanwhile must not listen.
+        self._stops = 0
         self._count = 0
         self._pending: dict[RpcServer, None] = {}
         self._servers: dict[str, RpcServer] = {}
         self._sessions: dict[bytes, RpcServer] = {}
-        self._connections: dict[RpcServer, None] = {}
+        #: The servers that have a connection, or will; done when one has it no more.
+        self._connections: dict[RpcServer, asyncio.Future[None]] = {}
         self._disposals: dict[asyncio.Task[None], None] = {}
-        self._emptied: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Mux {self.machine.id} at {self._address}>"
@@ -146,49 +152,68 @@ class Mux:
     async def start(self) -> None:
         """Starts to listen; does nothing if it does already.
 
+        While another start is under way it waits for that, and tries itself if it fails. One
+        that is stopped meanwhile returns, and does not listen.
+
         Raises:
             OptionError: the address cannot work.
             ConnectionLost: the address is taken, or the system refuses it.
         """
-        if self.machine.is1("Start"):
-            return
+        stops = self._stops
+        async with self._starting:
+            if self._stops == stops and self._listener is None:
+                await self._listen(stops)
+
+    async def _listen(self, stops: int) -> None:
+        """Starts to listen, unless it is stopped meanwhile."""
         self.machine.remove(("ErrNetwork", "Exception"))
         self.machine.add1("Start")
+        before = dict(self._connections)
+        listener: Listener | None = None
         try:
-            self._listener = await self._transport.listen(
+            listener = await self._transport.listen(
                 self._address, self._accept, close_timeout=self._options.close_timeout
             )
         except BaseException as error:
-            if isinstance(error, Exception):
-                self.machine.add_err_state("ErrNetwork", error)
-            self.machine.remove1("Start")
+            if self._stops == stops:
+                if isinstance(error, Exception):
+                    self.machine.add_err_state("ErrNetwork", error)
+                self.machine.remove1("Start")
             raise
-        if not self.machine.is1("Start"):  # stopped meanwhile
-            self._stop_listening()
-            return
-        self._feed.start()
-        self.machine.add1("Ready")
+        else:
+            if self._stops == stops:
+                self._listener, listener = listener, None
+                self._feed.start()
+                self.machine.add1("Ready")
+        finally:
+            if listener is not None:
+                listener.close()
+            if self._listener is None:
+                for server in [*self._connections]:
+                    if server not in before:  # it came meanwhile, and nobody is there for it
+                        server.close("the server stops")
 
     async def stop(self) -> None:
         """Stops listening and ends every connection; calling it again changes nothing.
 
         Clients are told. A connection that does not close within `close_timeout` is cut.
         """
+        self._stops += 1
         self._stop_listening()
         self._feed.stop()
         self.machine.remove1("Start")
-        for server in [*self._connections]:
+        ending = dict(self._connections)
+        for server in ending:
             server.close("the server stops")
         try:
-            if self._connections:
-                self._emptied = asyncio.get_running_loop().create_future()
-                await self._emptied
+            if ending:
+                await asyncio.wait(ending.values())
             if self._disposals:
                 await asyncio.wait(self._disposals)
         finally:
-            self._emptied = None
-            for server in [*self._connections]:
-                server.abort()
+            for server, gone in ending.items():
+                if not gone.done():
+                    server.abort()
 
     def refuse_pending(self, reason: str) -> None:
         """Turns away who has not shaken hands: the secret that it began with holds no more."""
@@ -228,7 +253,7 @@ class Mux:
             options=self._options,
         )
         self._pending[server] = None
-        self._connections[server] = None
+        self._connections[server] = asyncio.get_running_loop().create_future()
         self.machine.add1("ClientConnected")
         return server
 
@@ -244,7 +269,7 @@ class Mux:
     # -- what servers tell (see `Host`) ----------------------------------------------------
 
     def admit(self, server: RpcServer) -> str | None:
-        """Rules 2, 3 and 5."""
+        """Rules 2, 3 and 6."""
         if isinstance(self._source, NetworkMachine) and self._source.lost is not None:
             return f"Its source is lost: {self._source.lost}"
         if server.resumes:
@@ -287,7 +312,18 @@ class Mux:
         self.machine.add1("HasClients")
         self.machine.remove1("NewServerErr")
         if self._on_connected is not None:
-            self._on_connected(server)
+            try:
+                self._on_connected(server)
+            except Exception as error:
+                self._refuse_failed(server, error)
+
+    def _refuse_failed(self, server: RpcServer, error: Exception) -> None:
+        """Rule 5; what the program raised is not the client's to know."""
+        server.machine.add_err(error)
+        self.machine.add1("NewServerErr", ErrorArgs(error))
+        server.refuse(
+            RefusedError("The server could not take the client in; its own log says why.")
+        )
 
     def cut(self, server: RpcServer, reason: str) -> None:
         """The connection of a server is no more; its client may come back."""
@@ -300,7 +336,8 @@ class Mux:
         """The client of a server is back."""
         self._feed.add(server)
         if self._on_resumed is not None:
-            self._on_resumed(server)
+            on_resumed = self._on_resumed
+            server.guard(lambda: on_resumed(server))
 
     def ended(self, server: RpcServer, reason: str) -> None:
         """A server serves no more."""
@@ -319,14 +356,14 @@ class Mux:
 
     def disconnected(self, server: RpcServer) -> None:
         """A server has ended, and has no connection."""
-        if self._connections.pop(server, self) is self:
+        gone = self._connections.pop(server, None)
+        if gone is None:
             return
+        gone.set_result(None)
         loop = asyncio.get_running_loop()
         disposal = loop.create_task(server.machine.dispose(), context=Context())
         self._disposals[disposal] = None
         disposal.add_done_callback(lambda done: self._disposals.pop(done, None))
-        if self._emptied is not None and not self._connections and not self._emptied.done():
-            self._emptied.set_result(None)
 
 
 def _only(client_id: str, secret_of: SecretOf) -> SecretOf:
@@ -389,12 +426,12 @@ class _Feed:
             server.source_grew()
 
     def source_restarted(self) -> None:
-        """See `NetworkMachine.follow` (rule 5)."""
+        """See `NetworkMachine.follow` (rule 6)."""
         for server in (*self._servers, *self._steps.servers):
             server.abort()
 
     def source_lost(self, error: Exception) -> None:
-        """See `NetworkMachine.follow` (rule 5)."""
+        """See `NetworkMachine.follow` (rule 6)."""
         for server in (*self._servers, *self._steps.servers):
             server.close(f"its source is lost: {error}")
 

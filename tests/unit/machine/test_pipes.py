@@ -25,7 +25,9 @@ class Wire:
 
     def __init__(self, source: Machine) -> None:
         self.source = source
-        self.replica = NetworkMachine(SCHEMA, id="replica", source_id=source.id, calls=self)  # type: ignore[arg-type]
+        self.replica = NetworkMachine(
+            SCHEMA, id="replica", source_id=source.id, incarnation=b"", calls=self
+        )  # type: ignore[arg-type]
         self.sent: list[tuple[str, object]] = []
         source.trace(self)
         self.time = source.time()
