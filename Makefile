@@ -53,7 +53,7 @@ sim: $(RUN)  ## whole deployments with faults in simulated time, for a minute
 
 .PHONY: sim-bugs
 sim-bugs: $(DEV)  ## every bug that is planted into the simulation, the rare ones too
-	AM_NODE_TEST_SIM_LONG=1 $(PY) -m pytest tests/sim/test_simulation.py -k planted --timeout 900
+	AM_NODE_TEST_SIM_LONG=1 $(PY) -m pytest tests/sim/test_simulation.py -k planted --timeout 900 -o faulthandler_timeout=0
 
 .PHONY: bench
 bench: $(RUN)  ## cases beside their baselines, as ratios

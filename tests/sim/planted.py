@@ -313,7 +313,7 @@ BUGS = [
         lease.Held,
         "answered",
         _granted_unasked,
-        ("S8", "S3"),
+        ("S8", "S3", "L1"),
         (Kind.RESET,),
         rare=True,
     ),

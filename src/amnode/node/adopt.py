@@ -13,9 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from amnode.node.launching import SERVER_OUTPUT
-from amnode.node.outside import Files, State
+from amnode.node.outside import Files
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.owner import Claim
+from amnode.node.state_directory import StateDirectory
 
 
 class Home:
@@ -24,7 +25,7 @@ class Home:
     Args:
         state_dir: where records are kept; "" for a directory that goes with the supervisor.
         instance: of the supervisor, fresh at each start.
-        files: where directories are.
+        files: where private directories are.
 
     Attributes:
         path: of the directory, for sockets and output too.
@@ -36,11 +37,11 @@ class Home:
 
     def __init__(self, state_dir: str, instance: str, files: Files) -> None:
         self._files = files
-        self._state: State | None = None
+        self._state: StateDirectory | None = None
         self._lock: int | None = None
         self._is_closed = False
         if state_dir:
-            self._state = files.open_state(state_dir)
+            self._state = StateDirectory(state_dir)
             path, generation = self._state.path, self._state.generation
         else:
             path, self._lock = files.create()

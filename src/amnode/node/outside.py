@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
@@ -19,38 +19,12 @@ from amnode.node import private_directory
 from amnode.node.memory import resident
 from amnode.rpc.transport import STREAMS, Transport
 
-if TYPE_CHECKING:
-    from amnode.node.policy.adopt_records import WorkerRecord
-
 #: Bytes of a random number from 0 to 1, and one more than the greatest of them.
 _DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
 
 
-class State(Protocol):
-    """An open state directory; see `StateDirectory`."""
-
-    path: str
-    generation: int
-
-    def records(self) -> list[WorkerRecord]:
-        """The workers of the supervisor before."""
-        ...
-
-    def write(self, record: WorkerRecord) -> None:
-        """Keeps a record, in place of an older one of the same worker."""
-        ...
-
-    def forget(self, worker_id: str) -> None:
-        """There is no such worker any more."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of it; the records stay."""
-        ...
-
-
 class Files(Protocol):
-    """What is done to private directories and state directories."""
+    """What is done to private directories."""
 
     def create(self) -> tuple[str, int]:
         """Makes one and locks it; returns its path and the lock."""
@@ -66,14 +40,6 @@ class Files(Protocol):
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """Removes a directory that nobody else will; returns whether it is gone."""
-        ...
-
-    def open_state(self, path: str) -> State:
-        """Opens a state directory.
-
-        Raises:
-            StateDirectoryError: it cannot be used.
-        """
         ...
 
 
@@ -97,12 +63,6 @@ class RealFiles:
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
         return private_directory.remove_abandoned(path, own)
-
-    def open_state(self, path: str) -> State:
-        """See `Files`."""
-        from amnode.node.state_directory import StateDirectory  # a worker never opens one
-
-        return StateDirectory(path)
 
 
 def end_process(code: int) -> NoReturn:
@@ -148,7 +108,7 @@ class Outside(msgspec.Struct, frozen=True):
     Attributes:
         transport: how machines reach each other.
         entropy: fresh random bytes, as `os.urandom` makes them.
-        files: private directories, and state directories.
+        files: private directories.
         memory: bytes of memory that the process has.
     """
 

@@ -25,7 +25,6 @@ from amnode.errors import LaunchError
 from amnode.launch.process import ExitRecord, LaunchSpec
 from amnode.node.args import WorkerBoot
 from amnode.node.outside import Outside
-from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.testing.loop import Place, ProcessEnded, SimLoop
 from amnode.testing.network import SimNetwork
 
@@ -280,48 +279,11 @@ class SimHost:
         self.ended(process, exit_code=code)
 
 
-class SimState:
-    """A state directory of a simulation, open; see `State`.
-
-    Args:
-        path: of the directory.
-        generation: of the supervisor that opened it.
-        kept: the records, which outlive who opened it.
-    """
-
-    def __init__(self, path: str, generation: int, kept: dict[str, WorkerRecord]) -> None:
-        self.path = path
-        self.generation = generation
-        self._kept = kept
-
-    def records(self) -> list[WorkerRecord]:
-        """See `State`."""
-        return [record for _, record in sorted(self._kept.items())]
-
-    def write(self, record: WorkerRecord) -> None:
-        """See `State`."""
-        self._kept[record.worker_id] = record
-
-    def forget(self, worker_id: str) -> None:
-        """See `State`."""
-        self._kept.pop(worker_id, None)
-
-    def close(self) -> None:
-        """See `State`; a process that is gone holds no lock."""
-
-
 class SimFiles:
-    """The directories of a simulation: names and records, and no files."""
+    """The directories of a simulation: names, and no files."""
 
     def __init__(self) -> None:
         self._made = 0
-        self._generations: dict[str, int] = {}
-        self._kept: dict[str, dict[str, WorkerRecord]] = {}
-
-    def open_state(self, path: str) -> SimState:
-        """See `Files`."""
-        generation = self._generations[path] = self._generations.get(path, 0) + 1
-        return SimState(path, generation, self._kept.setdefault(path, {}))
 
     def create(self) -> tuple[str, int]:
         """See `Files`."""
