@@ -44,6 +44,17 @@ format: $(DEV)  ## rewrite the files as `make check` wants them
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+# `make sim SIM="--seeds 20000"` runs more of them, `SIM="--trace --start 7"` shows one.
+SIM ?= --seeds 100000 --limit 40
+
+.PHONY: sim
+sim: $(RUN)  ## whole deployments with faults in simulated time, for a minute
+	$(PY) -m amnode.testing --jobs 2 $(SIM)
+
+.PHONY: sim-bugs
+sim-bugs: $(DEV)  ## every bug that is planted into the simulation, the rare ones too
+	AM_NODE_TEST_SIM_LONG=1 $(PY) -m pytest tests/sim/test_simulation.py -k planted --timeout 900 -o faulthandler_timeout=0
+
 .PHONY: bench
 bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py

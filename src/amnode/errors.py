@@ -31,6 +31,8 @@
     ├── LeaseError
     │   ├── LeaseTimeoutError (TimeoutError)  no worker came free in time
     │   └── LeaseLost                      the lease ended under its client
+    ├── SimulationError                    a simulated deployment that cannot go on
+    │   └── PromiseBroken                  a predicate that does not hold in it
     └── JobError
         ├── JobUnknownError                the worker has no such job
         ├── JobArgumentsError (TypeError)  arguments that do not fit the job
@@ -321,6 +323,27 @@ class JobFailed(JobError):
         self.traceback = traceback
         if traceback:
             self.add_note(f"The traceback on the worker:\n{traceback.rstrip()}")
+
+
+# -- simulation ------------------------------------------------------------------------
+
+
+class SimulationError(AmnodeError):
+    """A simulated deployment that cannot go on, such as one in which nothing will happen."""
+
+
+class PromiseBroken(SimulationError):
+    """A predicate that does not hold in a simulated deployment.
+
+    Attributes:
+        promise: its number, such as "S1".
+    """
+
+    wire_fields = ("promise",)
+
+    def __init__(self, message: str, *, promise: str = "") -> None:
+        super().__init__(message)
+        self.promise = promise
 
 
 def from_data(data: ErrorData) -> AmnodeError:

@@ -37,6 +37,7 @@ KINDS = {
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
+        testing/  faults safety search trace
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -45,11 +46,13 @@ KINDS = {
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
         node/  listing operating peers supervisor transition_log work worker worker_link
+        testing/  __main__ batch deployment host injector loop network rest sim_client
+        testing/  sim_worker simulation
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory private_directory state_directory
+        node/  class_name memory outside private_directory state_directory
     """,
 }
 
@@ -318,6 +321,7 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
 
 
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
+JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
@@ -341,9 +345,10 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
-    "another clock": (_imports_of("time"), LAUNCH),
+    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
-    "comparing epochs": (_epochs_compared, ["node/policy/lease.py"]),
+    # The judge of a simulation compares what no part of a deployment can.
+    "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),
 }
 
 

@@ -10,11 +10,10 @@ starts, so that a supervisor that is started again finds those that live.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from amnode.node import private_directory
 from amnode.node.launching import SERVER_OUTPUT
+from amnode.node.outside import Files
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.owner import Claim
 from amnode.node.state_directory import StateDirectory
@@ -26,6 +25,7 @@ class Home:
     Args:
         state_dir: where records are kept; "" for a directory that goes with the supervisor.
         instance: of the supervisor, fresh at each start.
+        files: where private directories are.
 
     Attributes:
         path: of the directory, for sockets and output too.
@@ -35,7 +35,8 @@ class Home:
         StateDirectoryError: the state directory cannot be used.
     """
 
-    def __init__(self, state_dir: str, instance: str) -> None:
+    def __init__(self, state_dir: str, instance: str, files: Files) -> None:
+        self._files = files
         self._state: StateDirectory | None = None
         self._lock: int | None = None
         self._is_closed = False
@@ -43,7 +44,7 @@ class Home:
             self._state = StateDirectory(state_dir)
             path, generation = self._state.path, self._state.generation
         else:
-            path, self._lock = private_directory.create()
+            path, self._lock = files.create()
             generation = 1
         self.path = Path(path)
         self.claim = Claim(generation, instance)
@@ -87,8 +88,7 @@ class Home:
             return
         self._is_closed = True
         if self._state is not None:
-            (self.path / SERVER_OUTPUT).unlink(missing_ok=True)
+            self._files.remove_file(str(self.path / SERVER_OUTPUT))
             self._state.close()
         elif self._lock is not None:
-            private_directory.remove(str(self.path))
-            os.close(self._lock)
+            self._files.remove(str(self.path), self._lock)

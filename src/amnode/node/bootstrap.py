@@ -11,6 +11,7 @@ from collections.abc import Callable
 from amnode.machine.machine import Machine
 from amnode.machine.transition import Event
 from amnode.node.args import NodeRpcArgs
+from amnode.node.outside import REAL, Outside
 from amnode.node.states import BootstrapStates
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
@@ -28,10 +29,17 @@ class Bootstrap:
         address: where to listen.
         secret: that the worker has to prove, once.
         on_call: called with the worker's id and addresses.
+        outside: what it touches.
     """
 
     def __init__(
-        self, name: str, address: str, secret: bytes, on_call: Callable[[NodeRpcArgs], None]
+        self,
+        name: str,
+        address: str,
+        secret: bytes,
+        on_call: Callable[[NodeRpcArgs], None],
+        *,
+        outside: Outside = REAL,
     ) -> None:
         self.machine = Machine(BootstrapStates, id=f"nb-{name}")
         self.machine.bind(self)
@@ -45,6 +53,8 @@ class Bootstrap:
             exposure=Exposure(mutable={S.WorkerAddr: NodeRpcArgs}),
             secret_of=self._secret_of,
             admit=self._admit,
+            transport=outside.transport,
+            entropy=outside.entropy,
             options=ONE_CONNECTION,
         )
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -61,6 +59,7 @@ from amnode.node.names import (
     super_client_id,
     worker_client_id,
 )
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy.lease import ClientLeases
 from amnode.node.policy.options import (
     ClientOptions,
@@ -115,6 +114,7 @@ class Client:
         opts: see `ClientOptions`.
         trace_leases: remembers where in your code each lease was taken, for the report of one
             that is held past the option `leak_after`.
+        outside: what it touches beside its loop; the system, by default.
 
     Attributes:
         machine: the client's states.
@@ -140,13 +140,15 @@ class Client:
         token: bytes = b"",
         opts: ClientOptions | None = None,
         trace_leases: bool = False,
+        outside: Outside = REAL,
     ) -> None:
         if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(f"Client id {id!r} must be 1 to 100 printable characters.")
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
-        self._instance = f"{id}.{secrets.token_hex(4)}"
+        self._outside = outside
+        self._instance = f"{id}.{outside.entropy(4).hex()}"
         self.machine = Machine(ClientStates, id=f"nc-{id}")
         self.machine.bind(self)
         self.super_addr = ""
@@ -235,7 +237,7 @@ class Client:
             raise LeaseError(f"Client {self.name} is not started.")
         given = checked_wait("timeout", timeout, least=0.0)
         wait = self.opts.request_wait if given is None else given
-        request_id = secrets.token_hex(8)
+        request_id = self._outside.entropy(8).hex()
         deadline = self._now() + wait
         place = self._watch.place()
         scope = asyncio.timeout(wait)
@@ -304,6 +306,8 @@ class Client:
             schema=self.schema,
             consumer=self.machine,
             on_lost=partial(self._worker_lost, grant),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             comes_back=False,
             options=_TO_WORKER,
         )
@@ -459,7 +463,7 @@ class Client:
             if lost is None:
                 failures += 1
                 pause = min(_BACK_OFF_CAP, _BACK_OFF_BASE * 2**failures)
-                await asyncio.sleep(random.random() * pause)  # full jitter
+                await asyncio.sleep(self._outside.draw() * pause)  # full jitter
                 continue
             failures = 0
             await lost
@@ -477,6 +481,8 @@ class Client:
                 consumer=self.machine,
                 on_payload=self._super_payload,
                 on_lost=self._super_lost,
+                transport=self._outside.transport,
+                entropy=self._outside.entropy,
                 options=ONE_CONNECTION,
             )
             mirror = pipe(rpc.machine, self.machine, _mirrored("Super"))

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -44,6 +42,7 @@ from amnode.node.args import (
     WorkerIssuesArgs,
 )
 from amnode.node.names import handshake_id
+from amnode.node.outside import Outside
 from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.waitlist import Waiter
@@ -93,6 +92,7 @@ class Peers:
         opts: the supervisor's options.
         feed: tells the core of an event.
         send: tells a client of the supervisor something.
+        outside: what they touch.
 
     Attributes:
         local: the supervisor's own local server.
@@ -112,6 +112,7 @@ class Peers:
         opts: SupervisorOptions,
         feed: Callable[[events.Event], None],
         send: Callable[[str, Wire], None],
+        outside: Outside,
     ) -> None:
         if isinstance(addrs, str):
             raise OptionError(f"peers is the text {addrs!r}; pass a list: [{addrs!r}].")
@@ -126,6 +127,7 @@ class Peers:
         self._opts = opts
         self._feed = feed
         self._send_client = send
+        self._outside = outside
         self._rpcs: dict[str, RpcClient] = {}
         self._guests: dict[str, tuple[str, str]] = {}  # guest -> its peer's connection, itself
         self._spare = 0
@@ -150,7 +152,7 @@ class Peers:
                     lost = f"No connection to the peer supervisor at {address}: {error}"
                     add_err_rpc(self._machine, ConnectionLost(lost))
                 pause = min(_BACK_OFF_CAP, _BACK_OFF_BASE * 2**failures)
-                await asyncio.sleep(random.random() * pause)  # full jitter
+                await asyncio.sleep(self._outside.draw() * pause)  # full jitter
 
     async def _follow(self, address: str) -> None:
         """One connection to a peer, until it is lost."""
@@ -165,12 +167,14 @@ class Peers:
 
         rpc = RpcClient(
             address,
-            id=f"{handshake_id(self._machine.id)}.{secrets.token_hex(4)}",
+            id=f"{handshake_id(self._machine.id)}.{self._outside.entropy(4).hex()}",
             secret=self._token,
             schema=SupervisorStates.schema(),
             states=(S.Start,),
             on_payload=heard,
             on_lost=lambda _: over.set_result(None),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         try:

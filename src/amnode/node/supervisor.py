@@ -22,8 +22,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +59,7 @@ from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
 from amnode.node.names import LOG_SUPERVISOR, client_name
+from amnode.node.outside import REAL, Outside
 from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
@@ -98,6 +97,16 @@ class _WorkerArgs:
     hung: bool = False
 
 
+def _check_known_again(state_dir: str, name: str, token: bytes, peers: Sequence[str]) -> None:
+    if state_dir and not (name and token):
+        raise OptionError(
+            "With state_dir, pass name and token too: by them a supervisor is known when "
+            "it is started again."
+        )
+    if peers and not token:
+        raise OptionError("With peers, pass the token that all of them have.")
+
+
 class Supervisor:
     """Runs the workers of one kind, and leases them to clients.
 
@@ -121,6 +130,8 @@ class Supervisor:
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
+        outside: what it touches beside its loop and its processes; the system, by default.
+        on_decided: told of each event that the core was told, with what it said; for tests.
 
     Attributes:
         machine: the supervisor's states.
@@ -147,19 +158,17 @@ class Supervisor:
         state_dir: str = "",
         local_addr: str = "",
         peers: Sequence[str] = (),
+        outside: Outside = REAL,
+        on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
         self.opts = checked(opts, SupervisorOptions)
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
-        if state_dir and not (name and token):
-            raise OptionError(
-                "With state_dir, pass name and token too: by them a supervisor is known when "
-                "it is started again."
-            )
-        if peers and not token:
-            raise OptionError("With peers, pass the token that all of them have.")
-        self.token = checked_token(token) if token else secrets.token_bytes(32)
+        _check_known_again(state_dir, name, token, peers)
+        self._outside = outside
+        self._on_decided = on_decided
+        self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
         self._operating = operating.Operating(self.machine, self._feed, self.view)
@@ -194,13 +203,13 @@ class Supervisor:
         self._ended: asyncio.Future[None] | None = None
 
     def _make_core(self) -> PoolCore:
-        prefix = f"nw-{self.worker_kind.lower()}-{secrets.token_hex(3)}"
+        prefix = f"nw-{self.worker_kind.lower()}-{self._outside.entropy(3).hex()}"
         return PoolCore(
             self.opts,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
             name_worker=lambda number: f"{prefix}-{number}",
-            draw=random.random,
+            draw=self._outside.draw,
         )
 
     def _make_peers(self, addrs: Sequence[str]) -> Peers:
@@ -213,6 +222,7 @@ class Supervisor:
             opts=self.opts,
             feed=self._feed,
             send=self._send,
+            outside=self._outside,
         )
 
     # -- from outside ----------------------------------------------------------------------
@@ -229,6 +239,10 @@ class Supervisor:
         return self.public_mux.address
 
     @property
+    def core(self) -> PoolCore:
+        """The pool's data and decisions; to be looked at, never to be told."""
+        return self._core
+
     def public_addr(self) -> str:
         """Where clients connect; before the start, where they will."""
         return self.public_mux.address if self.public_mux is not None else self._public_addr
@@ -258,7 +272,9 @@ class Supervisor:
         self._ended = asyncio.get_running_loop().create_future()
         started = False
         try:
-            self._home = Home(self._state_dir, secrets.token_hex(8))
+            self._home = Home(
+                self._state_dir, self._outside.entropy(8).hex(), self._outside.files
+            )
             self._found = self._home.found()
             self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
@@ -423,6 +439,8 @@ class Supervisor:
             on_connected=self._client_came,
             on_disconnected=self._client_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         self.local_rpc = Mux(
@@ -433,6 +451,8 @@ class Supervisor:
             secret_of=lambda _client, _role: self.token,
             on_connected=self._peers.came,
             on_disconnected=self._peers.left,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         self._peers.local = self.local_rpc
@@ -492,7 +512,11 @@ class Supervisor:
         self._busy = True
         try:
             while self._inbox:
-                for action in self._core.handle(self._inbox.popleft(), self._now()):
+                event = self._inbox.popleft()
+                actions = self._core.handle(event, self._now())
+                if self._on_decided is not None:
+                    self._on_decided(event, actions)
+                for action in actions:
                     self._do(action)
                 self._publish()
         finally:
@@ -531,6 +555,8 @@ class Supervisor:
             S.WorkersAvailable: view.workers_available,
             S.Drained: view.drained,
         }
+        if not view.broken and machine.is1(S.ErrPool):  # first: it keeps PoolNormalized out
+            machine.remove((S.ErrPool, S.Exception))
         off = [name for name, on in shown.items() if not on and machine.is1(name)]
         if off:
             machine.remove(off)
@@ -542,8 +568,6 @@ class Supervisor:
             machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
             add_err_pool(machine, f"The pool is held back: {view.broken}")
-        elif not view.broken and machine.is1(S.ErrPool):
-            machine.remove((S.ErrPool, S.Exception))
 
     def NormalizingPoolState(self, event: Event) -> None:
         """Missing workers are being started, or say why not; the core sees to it."""
@@ -587,6 +611,7 @@ class Supervisor:
             opts=self.opts,
             tell=self._heard,
             record=record,
+            outside=self._outside,
         )
 
     def _start_step(self, worker_id: str, step: Coroutine[Any, Any, None]) -> None:
@@ -792,7 +817,7 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = secrets.token_bytes(32)
+        secret = self._outside.entropy(32)
         self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(

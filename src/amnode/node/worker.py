@@ -24,10 +24,8 @@ import logging
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -43,12 +41,10 @@ from amnode.errors import (
     RefusedError,
 )
 from amnode.launch.entry import prepare, take_boot
-from amnode.launch.reaper import end_descendants
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
-from amnode.node import private_directory
 from amnode.node.args import (
     NodeRpcArgs,
     ReleasingArgs,
@@ -62,8 +58,8 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
-from amnode.node.memory import resident
 from amnode.node.names import LOG_WORKER, handshake_id
+from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
@@ -95,35 +91,6 @@ _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 S = WorkerStates
 
 
-class Host(Protocol):
-    """The process that a worker lives in."""
-
-    def write(self, text: str) -> None:
-        """Writes to its output."""
-        ...
-
-    def exit(self, code: int) -> None:
-        """Ends it at once, whatever is going on in it."""
-        ...
-
-
-class _OwnProcess:
-    """The process that runs this code."""
-
-    def write(self, text: str) -> None:
-        """Writes to the standard error."""
-        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
-            sys.stderr.write(text)
-            sys.stderr.flush()
-
-    def exit(self, code: int) -> None:
-        """Ends it with all that it started."""
-        try:
-            sys.stdout.flush()
-        finally:
-            _end_process(code)
-
-
 class Worker:
     """Base of worker classes: subclass it and declare jobs.
 
@@ -137,6 +104,7 @@ class Worker:
         schema: the states, an extension of `WorkerStates`; by default the class attribute.
         names: an order of the states other than the schema's.
         opts: see `WorkerOptions`.
+        outside: what it touches beside its loop; the system, by default.
 
     The module of the class is imported once, before workers are forked, and so is each that
     `preload` names: what takes long to import and starts no threads. What each worker needs of
@@ -157,8 +125,10 @@ class Worker:
         names: Sequence[str] = (),
         *,
         opts: WorkerOptions | None = None,
+        outside: Outside = REAL,
     ) -> None:
         self.opts = checked(opts, WorkerOptions)
+        self._outside = outside
         self._machine = Machine(_schema(schema or type(self).schema, names), id="nw-")
         self._machine.bind(self)
         self._name = ""
@@ -177,7 +147,7 @@ class Worker:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
         self._ended: asyncio.Future[int] | None = None
-        self._host: Host = _OwnProcess()
+        self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
         self._keep = False
@@ -351,6 +321,8 @@ class Worker:
             on_connected=self._supervisor_came,
             on_disconnected=self._supervisor_left,
             replace=True,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         self.public_rpc = Mux(
@@ -364,6 +336,8 @@ class Worker:
             on_cut=self._client_left,
             on_resumed=self._client_back,
             on_disconnected=self._client_left,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=_PUBLIC,
         )
         try:
@@ -392,6 +366,8 @@ class Worker:
             id=handshake_id(self.machine.id),
             secret=boot.secret,
             schema=BootstrapStates.schema(),
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
         await client.start()
@@ -416,7 +392,7 @@ class Worker:
             if mux is not None:
                 await mux.stop()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
-            private_directory.remove_abandoned(self._directory, self.name)
+            self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(self._exit_code)
 
@@ -574,7 +550,10 @@ class Worker:
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
         self.lease.ended()
-        self._rss = resident()
+        if self.public_rpc is not None:
+            # A proof of the old secret must not open the next lease.
+            self.public_rpc.refuse_pending("The lease of this secret is over.")
+        self._rss = self._outside.memory()
         self._arm()
         self._tell()
         if self.machine.is1(S.Start) and self.machine.not1(S.SuperConnected):
@@ -861,9 +840,7 @@ def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
         code = asyncio.run(_serve(cls, boot))
     else:
         code = uvloop.run(_serve(cls, boot))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _end_process(code)
+    end_process(code)
 
 
 def run_worker(cls: Callable[[], Worker]) -> int:
@@ -878,14 +855,6 @@ def run_worker(cls: Callable[[], Worker]) -> int:
     boot = take_boot()
     prepare()
     return _run(cls, msgspec.msgpack.decode(boot.payload, type=WorkerBoot))
-
-
-def _end_process(code: int) -> NoReturn:
-    """Ends the process with all that it started; no thread that a job left can keep it."""
-    try:
-        end_descendants(os.getpid())
-    finally:
-        os._exit(code)
 
 
 async def _serve(cls: Callable[[], Worker], boot: WorkerBoot) -> int:

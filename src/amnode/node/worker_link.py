@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -44,6 +43,7 @@ from amnode.node.args import (
     WorkerInfo,
 )
 from amnode.node.bootstrap import Bootstrap
+from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.options import SupervisorOptions
@@ -82,6 +82,7 @@ class WorkerLink:
         opts: the supervisor's.
         tell: takes events for the core.
         record: of a worker that is there already.
+        outside: what it touches.
 
     Attributes:
         process: once it runs.
@@ -100,6 +101,7 @@ class WorkerLink:
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
         record: WorkerRecord | None = None,
+        outside: Outside = REAL,
     ) -> None:
         self.worker_id = worker_id
         self.name = name
@@ -113,8 +115,9 @@ class WorkerLink:
         self._schema = schema
         self._opts = opts
         self._tell = tell
+        self._outside = outside
         self._record = record or WorkerRecord(
-            worker_id=worker_id, kind=kind, secret=secrets.token_bytes(32)
+            worker_id=worker_id, kind=kind, secret=outside.entropy(32)
         )
         if record is not None:
             self.public_addr = record.public_addr
@@ -136,9 +139,13 @@ class WorkerLink:
         Raises:
             RpcError: it cannot be opened.
         """
-        secret = secrets.token_bytes(32)
+        secret = self._outside.entropy(32)
         self.bootstrap = Bootstrap(
-            self.name, f"unix:{self._directory / self.name}.b", secret, on_call
+            self.name,
+            f"unix:{self._directory / self.name}.b",
+            secret,
+            on_call,
+            outside=self._outside,
         )
         await self.bootstrap.start()
         return secret
@@ -273,6 +280,8 @@ class WorkerLink:
             states=_FOLLOWED,
             on_payload=self._payload,
             on_lost=self._lost,
+            transport=self._outside.transport,
+            entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
 
@@ -420,7 +429,7 @@ class WorkerLink:
             self._adopted.let_go()
         if not lives:
             for end in ("log", "l", "p"):
-                (self._directory / f"{self.name}.{end}").unlink(missing_ok=True)
+                self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()

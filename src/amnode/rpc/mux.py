@@ -215,6 +215,11 @@ class Mux:
                 if not gone.done():
                     server.abort()
 
+    def refuse_pending(self, reason: str) -> None:
+        """Turns away who has not shaken hands: the secret that it began with holds no more."""
+        for server in [*self._pending]:
+            server.refuse(RefusedError(reason))
+
     def abort(self) -> None:
         """Stops listening and cuts every connection, at once; nobody is told anything."""
         self._stop_listening()

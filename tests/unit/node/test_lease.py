@@ -99,6 +99,13 @@ def test_a_question_that_was_lost_ended_only_by_a_word_on_a_new_connection() -> 
     assert held.told(_info(4)) is Told.ENDED
 
 
+def test_an_answer_is_not_about_a_lease_that_was_only_heard_of() -> None:
+    """The worker serves another supervisor's client, and then says no to this one's (S8)."""
+    heard = Held.heard(_info(5, "x"), "x")
+    assert heard.answered(False) is Answer.NOTHING
+    assert heard.phase is Phase.LOST
+
+
 def test_a_lease_that_was_not_granted_is_withdrawn_unless_it_was_taken() -> None:
     assert Held.heard(_info(5, "x"), "x").to_withdraw
     taken = Held.heard(_info(5, "x", taken=True), "x")

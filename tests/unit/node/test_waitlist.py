@@ -21,6 +21,7 @@ def test_the_oldest_goes_first_and_a_key_waits_once() -> None:
     assert not waits.add("c", "a", "1", "w", 9.0)
     assert waits.add("c", "a", "2", "w", 9.0)
     assert ("c", "1") in waits and len(waits) == 2 and waits.eligible == 2
+    assert _ids(list(waits)) == ["1", "2"]
     first = waits.take()
     assert first is not None and first.key == ("c", "1")
     waits.put_back(first)

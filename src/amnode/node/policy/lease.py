@@ -117,7 +117,8 @@ class Held(msgspec.Struct, eq=False):
 
     def answered(self, accepted: bool | None) -> Answer:
         """The worker's answer to ServeClient; None: there will be none."""
-        if self.phase not in (Phase.ASKED, Phase.LOST):
+        # A lease that was only heard of is not what the worker was asked for.
+        if not self.client_id or self.phase not in (Phase.ASKED, Phase.LOST):
             return Answer.NOTHING
         if accepted is False:
             return Answer.PUT_BACK

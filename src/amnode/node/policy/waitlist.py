@@ -13,7 +13,7 @@ Taking and adding cost O(log n), whatever the number of clients or of requests.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -80,6 +80,10 @@ class Waitlist:
 
     def __len__(self) -> int:
         return len(self._by_place)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """All that wait, in no particular order."""
+        return iter(list(self._by_place.values()))
 
     def length(self, name: str) -> int:
         """How many requests of that name wait."""

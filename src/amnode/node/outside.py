@@ -1,0 +1,126 @@
+"""Outside: what the drivers of the pool touch beside their event loop.
+
+`REAL` is the system. A simulation gives its own, so that nothing that a driver does depends on
+anything but what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, Protocol
+
+import msgspec
+
+from amnode.launch.reaper import end_descendants
+from amnode.node import private_directory
+from amnode.node.memory import resident
+from amnode.rpc.transport import STREAMS, Transport
+
+#: Bytes of a random number from 0 to 1, and one more than the greatest of them.
+_DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
+
+
+class Files(Protocol):
+    """What is done to private directories."""
+
+    def create(self) -> tuple[str, int]:
+        """Makes one and locks it; returns its path and the lock."""
+        ...
+
+    def remove(self, path: str, lock: int) -> None:
+        """Removes one with what is in it, and lets the lock go."""
+        ...
+
+    def remove_file(self, path: str) -> None:
+        """Removes one file, if it is there."""
+        ...
+
+    def remove_abandoned(self, path: str, own: str) -> bool:
+        """Removes a directory that nobody else will; returns whether it is gone."""
+        ...
+
+
+class RealFiles:
+    """The directories of this system."""
+
+    def create(self) -> tuple[str, int]:
+        """See `Files`."""
+        return private_directory.create()
+
+    def remove(self, path: str, lock: int) -> None:
+        """See `Files`."""
+        private_directory.remove(path)
+        os.close(lock)
+
+    def remove_file(self, path: str) -> None:
+        """See `Files`."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def remove_abandoned(self, path: str, own: str) -> bool:
+        """See `Files`."""
+        return private_directory.remove_abandoned(path, own)
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process with all that it started; no thread that a job left can keep it."""
+    try:
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed them
+            sys.stdout.flush()
+            sys.stderr.flush()
+        end_descendants(os.getpid())
+    finally:
+        os._exit(code)
+
+
+class Host(Protocol):
+    """The process that a worker lives in."""
+
+    def write(self, text: str) -> None:
+        """Writes to its output."""
+        ...
+
+    def exit(self, code: int) -> None:
+        """Ends it at once, whatever is going on in it."""
+        ...
+
+
+class OwnProcess:
+    """The process that runs this code."""
+
+    def write(self, text: str) -> None:
+        """Writes to the standard error."""
+        with suppress(OSError, ValueError, AttributeError):  # a job may have closed it
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def exit(self, code: int) -> None:
+        """Ends it with all that it started."""
+        end_process(code)
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What a driver touches.
+
+    Attributes:
+        transport: how machines reach each other.
+        entropy: fresh random bytes, as `os.urandom` makes them.
+        files: private directories.
+        memory: bytes of memory that the process has.
+    """
+
+    transport: Transport = STREAMS
+    entropy: Callable[[int], bytes] = os.urandom
+    files: Files = RealFiles()
+    memory: Callable[[], int] = resident
+
+    def draw(self) -> float:
+        """A random number from 0 to 1, 1 excluded."""
+        return int.from_bytes(self.entropy(_DRAW_BYTES), "big") / _DRAW_RANGE
+
+
+#: The system itself.
+REAL = Outside()

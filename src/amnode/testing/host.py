@@ -1,0 +1,356 @@
+"""SimHost: the processes of a simulation, and the launcher that starts workers as such.
+
+Rules:
+
+1. A number is given to the next process as soon as its old one is reaped, the lowest first.
+2. A process that has ended keeps its number until its parent has seen the end; one whose
+   parent is gone is reaped at once.
+3. A signal goes to the process that the handle was made for, and to no other; once that is
+   reaped nothing is sent (promise S11).
+4. What a program does after it was killed has no effect: its place is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from amnode.errors import LaunchError
+from amnode.launch.process import ExitRecord, LaunchSpec
+from amnode.node.args import WorkerBoot
+from amnode.node.outside import Outside
+from amnode.testing.loop import Place, ProcessEnded, SimLoop
+from amnode.testing.network import SimNetwork
+
+#: The first number of a process.
+_FIRST_PID: Final = 100
+#: Lines of output that are kept.
+_LINES: Final = 20
+#: Bytes that each process has.
+_MEMORY: Final = 50_000_000
+#: Seconds from the end of a process to its parent's hearing of it.
+_SEEN_AFTER: Final = 0.001
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How the start of one worker goes.
+
+    Attributes:
+        refused: the system starts no process.
+        fails: it ends with this code before it has done anything.
+        silent: it never calls back.
+        delay: seconds that its imports take.
+        wrong_secret: it calls back with another secret than it was given.
+    """
+
+    refused: bool = False
+    fails: int | None = None
+    silent: bool = False
+    delay: float = 0.1
+    wrong_secret: bool = False
+
+
+#: Makes the body of a worker's process.
+Program = Callable[["SimProcess", WorkerBoot], Coroutine[Any, Any, int]]
+
+
+class SimProcess:
+    """One process.
+
+    Attributes:
+        name: of its place.
+        place: where its code runs.
+        record: how it ended, once it has.
+        output: its last lines.
+        on_term: what SIGTERM does in it; None ends it.
+    """
+
+    def __init__(self, host: SimHost, pid: int, name: str, parent: SimProcess | None) -> None:
+        self.name = name
+        self.place = Place(name)
+        self.parent = parent
+        self.record: ExitRecord | None = None
+        self.output: deque[str] = deque(maxlen=_LINES)
+        self.on_term: Callable[[], object] | None = None
+        self.reaped = False
+        self._host = host
+        self._pid = pid
+        self._waiting: list[asyncio.Future[ExitRecord]] = []
+
+    def __repr__(self) -> str:
+        return f"<SimProcess {self.name} {self._pid}>"
+
+    # -- for its parent; see `Process` -----------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """See `Process.pid`."""
+        return self._pid
+
+    @property
+    def exited(self) -> asyncio.Future[ExitRecord]:
+        """See `Process.exited`."""
+        future: asyncio.Future[ExitRecord] = self._host.loop.create_future()
+        if self.reaped and self.record is not None:
+            future.set_result(self.record)
+        else:
+            self._waiting.append(future)
+        return future
+
+    async def wait(self) -> ExitRecord:
+        """See `Process.wait`."""
+        return await self.exited
+
+    def terminate(self) -> bool:
+        """See `Process.terminate`."""
+        return self._host.signal(self, "SIGTERM")
+
+    def kill(self) -> bool:
+        """See `Process.kill`."""
+        return self._host.signal(self, "SIGKILL")
+
+    async def end(self, term_timeout: float) -> ExitRecord:
+        """See `Process.end`."""
+        try:
+            self.terminate()
+            await asyncio.wait([exited := self.exited], timeout=term_timeout)
+            if exited.done():
+                return exited.result()
+        finally:
+            self.kill()
+        return await self.wait()
+
+    def is_stopped(self) -> bool:
+        """See `Process.is_stopped`; one that has no turn may as well be blocked."""
+        return False
+
+    async def dump_stack(self, timeout: float = 1.0) -> tuple[str, ...]:
+        """See `Process.dump_stack`; there are none."""
+        return ()
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """See `Process.tail`."""
+        return tuple(self.output)[-lines:]
+
+    # -- for itself ------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """Writes to its output."""
+        if not self.place.gone:
+            self.output += text.splitlines()
+
+    def exit(self, code: int) -> NoReturn:
+        """Ends it from within."""
+        self._host.ended(self, exit_code=code)
+        raise ProcessEnded
+
+    def orphaned(self) -> None:
+        """Its parent is gone, and with it who waited there."""
+        self.parent = None
+        self._waiting.clear()
+
+    def seen(self) -> None:
+        """Runs in the parent: reaps it, and tells who waits."""
+        assert self.record is not None, "A process that lives is reaped (S11)."
+        self._host.reaped(self)
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(self.record)
+
+
+class SimHost:
+    """All processes.
+
+    Args:
+        loop: in whose time they run.
+        network: whose connections end with them.
+        seed: of the entropy of each.
+        on_end: told of the end of each process, before anybody else.
+
+    Attributes:
+        processes: those that are not reaped, by number.
+    """
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        network: SimNetwork,
+        seed: str,
+        on_end: Callable[[SimProcess], None],
+    ) -> None:
+        self.loop = loop
+        self.network = network
+        self.processes: dict[int, SimProcess] = {}
+        self.signals: list[tuple[str, int, str]] = []
+        self._seed = seed
+        self._on_end = on_end
+        self._files = SimFiles()
+
+    def start(
+        self,
+        name: str,
+        body: Callable[[SimProcess], Coroutine[Any, Any, int]],
+        *,
+        parent: SimProcess | None = None,
+        delay: float = 0.0,
+    ) -> SimProcess:
+        """Starts a process, whose code begins to run `delay` seconds from now."""
+        pid = _FIRST_PID
+        while pid in self.processes:  # rule 1
+            pid += 1
+        process = self.processes[pid] = SimProcess(self, pid, name, parent)
+        self.loop.post(process.place, delay, self._begin, process, body)
+        return process
+
+    def outside(self, process: SimProcess) -> Outside:
+        """What a driver in that process touches."""
+        return Outside(
+            transport=self.network.transport(process.place),
+            entropy=Random(f"{self._seed}/{process.name}").randbytes,
+            files=self._files,
+            memory=lambda: _MEMORY,
+        )
+
+    def signal(self, process: SimProcess, name: str) -> bool:
+        """Sends a signal (rule 3); whether there was a process to get it."""
+        if process.reaped:
+            return False
+        assert self.processes[process.pid] is process, "A signal to a stranger (S11)."
+        self.signals.append((process.name, process.pid, name))
+        if process.record is not None:
+            return True
+        if name == "SIGTERM" and process.on_term is not None:
+            self.loop.post(process.place, 0.0, process.on_term)
+        else:
+            self.loop.post(self.loop.outer, 0.0, self._die, process, name)
+        return True
+
+    def ended(
+        self, process: SimProcess, *, exit_code: int | None = None, signal: str = ""
+    ) -> None:
+        """A process has ended, from without or within."""
+        if process.record is not None:
+            return
+        now = self.loop.time()
+        process.record = ExitRecord(process.pid, exit_code, signal, known=True, seen_at=now)
+        self.loop.end_place(process.place)
+        self._on_end(process)
+        self.network.end_of(process.place)
+        for child in [*self.processes.values()]:
+            if child.parent is process:
+                child.orphaned()
+                if child.record is not None:
+                    self.reaped(child)
+        parent = self.loop.outer if process.parent is None else process.parent.place
+        if process.parent is None:
+            self.reaped(process)
+        self.loop.post(parent, _SEEN_AFTER, process.seen)
+
+    def reaped(self, process: SimProcess) -> None:
+        """Its number is free."""
+        if not process.reaped:
+            process.reaped = True
+            del self.processes[process.pid]
+
+    def _die(self, process: SimProcess, signal: str) -> None:
+        self.ended(process, signal=signal)
+
+    def _begin(
+        self, process: SimProcess, body: Callable[[SimProcess], Coroutine[Any, Any, int]]
+    ) -> None:
+        self.loop.create_task(self._live(process, body), name=process.name)
+
+    async def _live(
+        self, process: SimProcess, body: Callable[[SimProcess], Coroutine[Any, Any, int]]
+    ) -> None:
+        try:
+            code = await body(process)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            process.write(traceback.format_exc())
+            code = 1
+        self.ended(process, exit_code=code)
+
+
+class SimFiles:
+    """The directories of a simulation: names, and no files."""
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def create(self) -> tuple[str, int]:
+        """See `Files`."""
+        self._made += 1
+        return f"/sim/{self._made}", self._made
+
+    def remove(self, path: str, lock: int) -> None:
+        """See `Files`; there is nothing to remove."""
+
+    def remove_file(self, path: str) -> None:
+        """See `Files`; there is nothing to remove."""
+
+    def remove_abandoned(self, path: str, own: str) -> bool:
+        """See `Files`."""
+        return True
+
+
+class SimLauncher:
+    """The `Launcher` of one supervisor of a simulation.
+
+    Args:
+        host: where the processes are.
+        parent: the supervisor's process.
+        program: what a worker's process runs.
+        draw: says how each start goes.
+    """
+
+    def __init__(
+        self,
+        host: SimHost,
+        parent: SimProcess,
+        program: Program,
+        draw: Callable[[str], Launch],
+    ) -> None:
+        self._host = host
+        self._parent = parent
+        self._program = program
+        self._draw = draw
+
+    @property
+    def fallback(self) -> str:
+        """See `Launcher.fallback`."""
+        return ""
+
+    async def close(self) -> None:
+        """See `Launcher.close`; it holds nothing."""
+
+    async def launch(self, spec: LaunchSpec) -> SimProcess:
+        """See `Launcher.launch`.
+
+        Raises:
+            LaunchError: the system refuses.
+        """
+        start = msgspec.msgpack.decode(spec.boot)
+        boot = msgspec.msgpack.decode(start["payload"], type=WorkerBoot)
+        how = self._draw(boot.name)
+        if how.refused:
+            raise LaunchError("Cannot start `worker`: Resource temporarily unavailable.")
+        if how.wrong_secret:
+            boot = msgspec.structs.replace(boot, secret=boot.secret[::-1])
+
+        async def body(process: SimProcess) -> int:
+            if how.fails is not None:
+                process.write("ImportError: no module named 'sim'\n")
+                return how.fails
+            if how.silent:
+                await asyncio.Event().wait()
+            return await self._program(process, boot)
+
+        return self._host.start(boot.name, body, parent=self._parent, delay=how.delay)
