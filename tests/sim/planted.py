@@ -247,14 +247,6 @@ BUGS = [
         seed=7,
     ),
     Bug(
-        "a hand-over opens with an old secret",
-        mux.Mux,
-        "refuse_pending",
-        _nothing,
-        ("S", "L"),
-        rare=True,
-    ),
-    Bug(
         "the newest waiter goes first",
         waitlist.Waitlist,
         "take",

@@ -430,13 +430,19 @@ class SimConnection(Connection):
             self._take(data)
 
     def full(self) -> None:
-        """Too much is under way."""
-        self._pause()
+        """Too much is under way. Who never reads is cut off, as by a real connection."""
+        self._paused = True
+        if self.stall_timeout is not None and not self.closing:
+            self._stall = self._loop.call_later(
+                self.stall_timeout, self.abort, context=self._context
+            )
 
     def drained(self) -> None:
         """It may go on."""
         if not self._lost:
-            self._resume()
+            self._paused = False
+            self._forget_stall()
+            self.wake()
 
     def was_closed(self) -> None:
         """The other end has closed."""
