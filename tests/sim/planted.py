@@ -29,7 +29,7 @@ from amnode.node.policy import (
     watching,
 )
 from amnode.node.policy.core import PoolCore
-from amnode.rpc import mux, network_machine
+from amnode.rpc import network_machine
 from amnode.testing import Kind
 
 
