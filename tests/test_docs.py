@@ -69,3 +69,13 @@ def test_the_errors_that_it_names_can_be_imported(page: Path) -> None:
     ours = {name for name in names if name != "CancelledError"}
 
     assert ours <= set(amnode.__all__)
+
+
+def test_the_wire_format_names_the_defaults_that_the_options_have() -> None:
+    page = (ROOT / "docs/reference/wire-format.md").read_text(encoding="utf-8")
+    options = amnode.RpcOptions()
+
+    for name in ("chunk_size", "credit", "stream_credit", "frame_limit"):
+        (shown,) = re.findall(rf"`{name}`(?: bytes)? \((\d+ [KM]iB) by default", page)
+        number, unit = shown.split()
+        assert int(number) * {"KiB": 1024, "MiB": 1024**2}[unit] == getattr(options, name), name
