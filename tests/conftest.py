@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import tempfile
@@ -51,6 +52,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 # -- nothing is left -----------------------------------------------------------------------
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Each test is followed by a collection; what all of them share need not be looked at.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

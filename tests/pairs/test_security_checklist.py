@@ -370,8 +370,13 @@ def test_4_secrets_are_compared_by_compare_digest_and_nowhere_else() -> None:
             if isinstance(node, ast.Compare):
                 equal = any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
                 text = ast.unparse(node)
-                lengths = "len(" in text  # of a secret, which is no secret
-                if equal and not lengths and any(word in text.lower() for word in SECRET_WORDS):
+                # Lengths are no secret, and what the simulator searches has none.
+                harmless = "len(" in text or name.startswith("testing/")
+                if (
+                    equal
+                    and not harmless
+                    and any(word in text.lower() for word in SECRET_WORDS)
+                ):
                     found.append(f"{name}: {text}")
             elif isinstance(node, ast.Attribute) and node.attr == "compare_digest":
                 compared.append(name)
