@@ -14,6 +14,9 @@ Rules:
    is neither idle nor free.
 4. A lease ends in one order: the job, the hook, the session, `Leased`, and then the supervisor
    is told.
+
+Past 800 lines, because every guard and handler of the worker's machine stands here, in one
+sequence; what a job is, and how one is run, stands in `jobs.py` and `work.py`.
 """
 
 from __future__ import annotations
