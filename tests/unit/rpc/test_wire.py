@@ -181,7 +181,7 @@ LARGE = 64 * 1024
 
 
 def joined(value: wire.Value) -> bytes:
-    return bytes(value.joined() if isinstance(value, wire.Large) else value)
+    return b"".join(value.parts) if isinstance(value, wire.Large) else bytes(value)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -270,7 +270,7 @@ def test_nil_and_raw_values_are_as_they_are() -> None:
     raw = msgspec.Raw(b"\x2a")
     assert wire.encode(None, "It") is wire.NIL
     assert wire.encode(raw, "It") is raw
-    assert wire.Large(b"\xc4\x02", b"ab").joined() == msgspec.Raw(b"\xc4\x02ab")
+    assert joined(wire.Large(b"\xc4\x02", b"ab")) == b"\xc4\x02ab"
 
 
 def test_the_extension_that_stands_for_a_body_is_the_protocols_own() -> None:

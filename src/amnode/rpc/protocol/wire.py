@@ -471,10 +471,6 @@ class Large:
         self.parts = parts
         self.size = sum(memoryview(part).nbytes for part in parts)
 
-    def joined(self) -> msgspec.Raw:
-        """The value in one piece."""
-        return msgspec.Raw(b"".join(self.parts))
-
 
 #: What the "any" of the table is made of on its way out.
 Value: TypeAlias = "msgspec.Raw | Large"
