@@ -90,11 +90,14 @@ def test_an_interrupt_ends_it_and_its_workers() -> None:
                 if line.startswith("The pool is ready"):
                     break
             demo.send_signal(signal.SIGINT)
-            try:
-                _, errors = demo.communicate(timeout=4)
-            except subprocess.TimeoutExpired:  # as a person would who sees it go on
-                demo.send_signal(signal.SIGINT)
-                _, errors = demo.communicate(timeout=20)
+            progress = 0
+            for line in demo.stdout:
+                progress += "files" in line
+                if progress == 20:  # it goes on: a person would interrupt it again
+                    demo.send_signal(signal.SIGINT)
+            demo.wait(timeout=20)
+            assert demo.stderr is not None
+            errors = demo.stderr.read()
         finally:
             demo.kill()
     assert demo.returncode == 130
