@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -158,15 +159,35 @@ def test_everything_below_it_is_ended_and_nothing_else(tree: Tree) -> None:
     other.end()
 
 
-def test_with_few_descriptors_all_are_ended_in_the_end(tree: Tree) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/dev/fd"))  # noqa: PTH208 - numbers
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, hard))
-        for _ in range(20):
+@pytest.mark.parametrize("left", [2, 3, 4, 7])
+def test_with_few_descriptors_all_are_ended_in_the_end(tree: Tree, left: int) -> None:
+    below = [process.pid for process in tree.below()]
+    with _descriptors_left(left):
+        while any(state_of(pid) not in ("Z", "") for pid in below):
             end_descendants(tree.pid)
+
+
+def test_where_not_one_can_be_held_it_is_told(tree: Tree) -> None:
+    with _descriptors_left(1), pytest.raises(OSError, match="Too many open files"):
+        end_descendants(tree.pid)
+    end_descendants(tree.pid)
+
+
+@contextmanager
+def _descriptors_left(count: int) -> Iterator[None]:
+    """Only so many can be opened meanwhile, wherever there are gaps among those that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    highest = max(int(name) for name in os.listdir("/dev/fd"))  # noqa: PTH208 - numbers
+    while taken[-1] < highest:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + count, hard))
+    try:
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 def test_a_child_of_somebody_else_is_not_taken_for_one(

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -23,6 +24,9 @@ import msgspec
 
 #: From <linux/prctl.h>.
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: What the system says when this process, or all of them, may open no more.
+_NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
 
 #: Rounds of looking for descendants, each of which found new ones; more are a fork bomb.
 _ROUNDS = 100
@@ -58,10 +62,14 @@ def become_subreaper() -> bool:
 def end_descendants(root: int) -> None:
     """Kills everything that descends from a process that lives, but not the process itself.
 
-    Does nothing where there is no /proc or no pidfd.
+    Does nothing where there is no /proc or no pidfd. Where descriptors run out, those that
+    could be held are ended, and another call ends the next ones.
 
     Args:
         root: the process: this one, or one whose number is kept while this runs (rule 2).
+
+    Raises:
+        OSError: no descriptor is left to hold even one of them.
     """
     if not hasattr(os, "pidfd_open"):
         return
@@ -78,30 +86,37 @@ def end_descendants(root: int) -> None:
 
 
 def _stop_new(root: int, held: dict[int, int]) -> bool:
-    """Stops the descendants that are not held yet, and holds them; whether there were any."""
+    """Stops the descendants that are not held yet, and holds them; whether to look again."""
     before = len(held)
     parents = [root]
     while parents:
         parent = parents.pop()
-        for child in children_of(parent):
-            if child in held or _hold(child, parent, root, held):
-                parents.append(child)
+        try:
+            for child in children_of(parent):
+                if child in held or _hold(child, parent, root, held):
+                    parents.append(child)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or not held:
+                raise
+            return False  # what is held is ended first
     return len(held) > before
 
 
 def _hold(child: int, parent: int, root: int, held: dict[int, int]) -> bool:
     try:
         descriptor = os.pidfd_open(child)
-    except OSError:  # it is gone; or no descriptor is left, and what is held is ended first
+    except ProcessLookupError:
         return False
-    held[child] = descriptor
-    # The child still is the parent's, and neither number has changed hands (rule 2).
-    kin = parent_of(child) == parent and not has_ended(descriptor)
-    if kin and (parent == root or not has_ended(held[parent])):
-        send(descriptor, signal.SIGSTOP)
-        return True
-    os.close(held.pop(child))
-    return False
+    try:
+        # The child still is the parent's, and neither number has changed hands (rule 2).
+        kin = parent_of(child) == parent and not has_ended(descriptor)
+        if kin and (parent == root or not has_ended(held[parent])):
+            send(descriptor, signal.SIGSTOP)
+            held[child] = descriptor
+    finally:
+        if child not in held:
+            os.close(descriptor)
+    return child in held
 
 
 def send(descriptor: int, number: int, flags: int = 0) -> bool:
