@@ -38,7 +38,7 @@ KINDS = {
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
         testing/  faults safety search trace
-        cli/  exits
+        cli/  exits settings
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -51,13 +51,13 @@ KINDS = {
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
-        cli/  app entry operator ps shared show
+        cli/  app call entry journal operate operator ps shared show up
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
-        cli/  places
+        cli/  notify places
     """,
 }
 
@@ -337,7 +337,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        ["rpc/transport.py", "launch/fork_channel.py"],
+        ["rpc/transport.py", "launch/fork_channel.py", "cli/notify.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
