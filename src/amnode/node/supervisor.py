@@ -177,9 +177,7 @@ class Supervisor:
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
-        self.operator_token = (
-            checked_token(operator_token) if operator_token else outside.entropy(32)
-        )
+        self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
         self._reporting = Reporting(self.machine, self, self._pid)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
