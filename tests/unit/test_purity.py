@@ -34,9 +34,9 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
-        node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
-        node/policy/  view waitlist watching
+        node/policy/  adopt_records adoption core crash crashes deadlines ending events
+        node/policy/  health lease leasing options owner passing pool renewal restart roster
+        node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
         cli/  exits settings
     """,
@@ -52,12 +52,12 @@ KINDS = {
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
-        cli/  app call entry journal operate operator ps shared show up
+        cli/  app call crashes entry journal logs operate operator ps shared show top up
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside private_directory state_directory
+        node/  class_name memory outside output_tail private_directory state_directory
         cli/  notify places
     """,
 }
@@ -352,7 +352,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "another clock": (_imports_of("time"), [*LAUNCH, "node/outside.py", "testing/__main__.py"]),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

@@ -13,7 +13,8 @@ whose design this is, but for this, where it contradicts itself:
 5. Supervisor: Ready is auto.
 6. A redefined Ready still requires Start, everywhere.
 7. Worker: Leased and Releasing are added; they come last.
-8. Supervisor: SetPool, RollingRestart, Draining and Drained are added; they come last.
+8. Supervisor: SetPool, RollingRestart, Draining, Drained, ListCrashes and ReadOutput are added;
+   they come last.
 
 `_order_` is the order of the ticks in machine time, which crosses the wire: a schema only grows
 at its end.
@@ -111,6 +112,11 @@ class SupervisorStates(Basic, StateSource):
     Drained = State(require=("Draining",))
     "That, and no lease is left."
 
+    ListCrashes = State(multi=True, require=("Start",))
+    "The last crashes are listed for an operator."
+    ReadOutput = State(multi=True, require=("Start",))
+    "What workers write is read by an operator."
+
     _order_ = (
         "Exception",
         "ErrWorker",
@@ -155,6 +161,8 @@ class SupervisorStates(Basic, StateSource):
         "RollingRestart",
         "Draining",
         "Drained",
+        "ListCrashes",
+        "ReadOutput",
     )
 
 

@@ -65,6 +65,7 @@ from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
+from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.reporting import Reporting
@@ -179,7 +180,7 @@ class Supervisor:
         self.machine.bind(self)
         self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
-        self._reporting = Reporting(self.machine, self, self._pid)
+        self._reporting = Reporting(self.machine, self, self._pid, outside.wall)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -286,8 +287,12 @@ class Supervisor:
         started = False
         try:
             self._home = Home(
-                self._state_dir, self._outside.entropy(8).hex(), self._outside.files
+                self._state_dir,
+                self._outside.entropy(8).hex(),
+                self._outside.files,
+                outputs_kept=self.opts.outputs_kept,
             )
+            self._reporting.start(self._home)
             self._found = self._home.found()
             self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
@@ -396,6 +401,11 @@ class Supervisor:
         """The pool in numbers, with one line on why it is not growing, if it is not."""
         return self._core.view(self._now())
 
+    @property
+    def crashes(self) -> list[CrashRecord]:
+        """The last crashes of workers, oldest first; `crashes_kept` of them."""
+        return self._reporting.crashes
+
     async def worker(self, worker_id: str) -> WorkerRow:
         """One worker, by its machine id.
 
@@ -433,7 +443,6 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
-        self._reporting.start()
         self._peers.start()
         self._adopt()
         self._feed(events.Tick())
@@ -756,7 +765,11 @@ class Supervisor:
                 self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
             case events.ReadyChanged(worker_id, True):
                 self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
+            case events.Exited(worker_id) if worker_id in self._links:
+                self._reporting.losing(worker_id, self._links[worker_id].moves())
             case events.ConnectionLost(worker_id):
+                if worker_id in self._links:
+                    self._reporting.losing(worker_id, self._links[worker_id].moves())
                 self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
             case _:  # the core alone hears of the others
                 pass
@@ -804,8 +817,9 @@ class Supervisor:
 
     def _do_forget(self, action: events.Forget) -> None:
         self.machine.add1(S.WorkerKilled, _WorkerArgs(action.worker_id))
-        report = action.report
-        if action.expected or report is None:
+        report = None if action.expected else action.report
+        self._reporting.ended(action.worker_id, report)
+        if report is None:
             return
         logger.warning("%s", "\n".join((report.message, *report.stack)))
         add_err_worker(self.machine, crash.error(action.worker_id, report))

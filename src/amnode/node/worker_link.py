@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -64,6 +65,9 @@ _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
 _OUTPUT_LINES = 20
+
+#: What of a worker's moves is remembered for the report of its death.
+_MOVES = 20
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0
@@ -123,6 +127,7 @@ class WorkerLink:
             self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
+        self._moves: deque[tuple[float, str]] = deque(maxlen=_MOVES)
         self._adopted: AdoptedProcess | None = None
         self._hang: events.Hang | None = None
         #: What it wrote before its stacks were asked for, which are written to the same file.
@@ -289,7 +294,20 @@ class WorkerLink:
 
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
+        self._remember(transition)
         self._look()
+
+    def _remember(self, transition: Transition) -> None:
+        machine = transition.machine
+        for index in transition.changed:
+            name = machine.schema.names[index]
+            verb = "began" if machine.is1(name) else "ended"
+            self._moves.append((asyncio.get_running_loop().time(), f"{name} {verb}"))
+
+    def moves(self) -> tuple[str, ...]:
+        """What its supervisor saw of it last, oldest first, and how long ago."""
+        now = asyncio.get_running_loop().time()
+        return tuple(f"{now - at:.3f} s before: {what}" for at, what in self._moves)
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -428,7 +446,8 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p"):
+            self._home.keep_output(self.name)
+            for end in ("l", "p"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:

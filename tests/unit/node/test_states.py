@@ -66,6 +66,8 @@ SUPERVISOR: dict[str, Row] = {
     "RollingRestart": _STARTED_EVENT,
     "Draining": _STARTED,
     "Drained": ("", "Draining", "", "", ""),
+    "ListCrashes": _STARTED_EVENT,
+    "ReadOutput": _STARTED_EVENT,
 }
 
 WORKER: dict[str, Row] = {
