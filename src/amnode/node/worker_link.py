@@ -39,8 +39,10 @@ from amnode.node.args import (
     ReleasingArgs,
     RetireArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     WorkerBoot,
     WorkerInfo,
+    WorkerReached,
 )
 from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import REAL, Outside
@@ -336,6 +338,24 @@ class WorkerLink:
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
 
+    async def let_in(self, operator_id: str) -> WorkerReached:
+        """Has it let an operator in; returns where, and with what secret.
+
+        Raises:
+            AmnodeError: it does not, or there is no connection to it.
+        """
+        if self.rpc is None:
+            raise WorkerConnError(f"Worker {self.worker_id} is not connected (yet).")
+        secret = self._outside.entropy(32)
+        args = ServeOperatorArgs(
+            operator_id=operator_id,
+            secret=secret,
+            delivery_timeout=self._opts.delivery_timeout,
+        )
+        asked = self.rpc.source.request([W.ServeOperator], args, result_type=str)
+        address = await asked
+        return WorkerReached(worker_id=self.worker_id, address=address, secret=secret)
+
     async def probe(self, check: int, *, fresh: bool) -> None:
         """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
         if fresh:
@@ -428,7 +448,7 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p"):
+            for end in ("log", "l", "p", "o"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:
