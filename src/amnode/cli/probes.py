@@ -47,7 +47,8 @@ def probe() -> Iterator[Finding]:
 # -- the program ---------------------------------------------------------------------------
 
 
-def _versions(*names: str) -> dict[str, str | None]:
+def versions(*names: str) -> dict[str, str | None]:
+    """The version of each package; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in names:
         try:
@@ -67,15 +68,15 @@ def _platform() -> Finding:
 
 
 def _libraries() -> Finding:
-    return findings.libraries(_versions("msgspec", "psutil"))
+    return findings.libraries(versions("msgspec", "psutil"))
 
 
 def _loop() -> Finding:
-    return findings.loop(_versions("uvloop")["uvloop"])
+    return findings.loop(versions("uvloop")["uvloop"])
 
 
 def _extras() -> Finding:
-    return findings.extras(_versions("rich", "cyclopts", "cloudpickle", "numpy"))
+    return findings.extras(versions("rich", "cyclopts", "cloudpickle", "numpy"))
 
 
 def _stacks() -> Finding:
