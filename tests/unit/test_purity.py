@@ -38,7 +38,7 @@ KINDS = {
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
         testing/  faults safety search trace
-        cli/  exits
+        cli/  exits findings project
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -46,18 +46,19 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
+        node/  listing looking operating operators peers reporting supervisor telling
+        node/  transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
-        cli/  app entry operator ps shared show
+        cli/  app change completion diagram doctor entry inspect machines new operator ps shared
+        cli/  show trial version wait
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
-        cli/  places
+        cli/  places probes
     """,
 }
 

@@ -18,6 +18,27 @@ from amnode.errors import OptionError
 COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Look": (
         ("ps", "amnode.cli.ps:ps", "The workers: who holds which, since when, and who waits."),
+        ("inspect", "amnode.cli.inspect:inspect", "A machine: states, clocks, errors, story."),
+        ("wait", "amnode.cli.wait:wait", "Waits until a machine is in some states."),
+    ),
+    "Operate": (
+        ("add", "amnode.cli.change:add", "Adds states to a machine."),
+        ("remove", "amnode.cli.change:remove", "Removes states from a machine."),
+    ),
+    "Set up": (
+        ("new", "amnode.cli.new:new", "Writes a project: a typed worker, its test, its pool."),
+        ("doctor", "amnode.cli.doctor:doctor", "What this machine offers, and what it lacks."),
+        (
+            "diagram",
+            "amnode.cli.diagram:diagram",
+            "A schema, as Mermaid or for Graphviz.",
+        ),
+        (
+            "completion",
+            "amnode.cli.completion:completion",
+            "For bash, zsh and fish.",
+        ),
+        ("version", "amnode.cli.version:version", "What is installed."),
     ),
 }
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from amnode.cli.machines import OfWorker, machine
+from amnode.cli.inspect import signature
+from amnode.cli.machines import Machine, OfWorker, machine
 from amnode.cli.shared import NOWHERE, PLAIN, Output, Where, run_async
 from amnode.cli.show import write_json
-from amnode.errors import OptionError, RefusedError
+from amnode.errors import OptionError, ProtocolError, RefusedError
 from amnode.machine.queue import CANCELED
 from amnode.rpc.network_machine import NetworkMachine
 
@@ -87,13 +88,25 @@ async def _changed(
     async with machine(where, worker) as changed:
         source = changed.source
         mutate = source.add if verb == "add" else source.remove
-        if await changed.supervisor.within(mutate(states, args)) is CANCELED:
+        try:
+            result = await changed.supervisor.within(mutate(states, args))
+        except ProtocolError as error:  # they are not what the state takes
+            raise OptionError(f"{error} {await _takes(changed, verb, states)}") from None
+        if result is CANCELED:
             raise RefusedError(refusal(source, verb, states))
         return Changed(
             machine=source.source_id,
             states=source.clock(states),
             active=tuple(name for name in source.clock() if source.is1(name)),
         )
+
+
+async def _takes(changed: Machine, verb: str, states: Sequence[str]) -> str:
+    """What these states take, in words."""
+    async with changed.told(follow=False) as told:
+        found = await changed.supervisor.within(anext(told))
+    open_ = found.may_add if verb == "add" else found.may_remove
+    return f"It is {' '.join(signature(open_, name) for name in states if name in open_)}."
 
 
 def decoded(args: str) -> Any:

@@ -20,8 +20,8 @@ def completion(
 ) -> None:
     """Writes the completion of commands, options and their values for a shell.
 
-    bash: `source <(amnode completion bash)` in ~/.bashrc. zsh: `amnode completion zsh > _amnode`
-    in a directory of $fpath, before compinit. fish: `amnode completion fish >
+    For bash, `source <(amnode completion bash)` in ~/.bashrc. For zsh, `amnode completion zsh >
+    _amnode` in a directory of $fpath, before compinit. For fish, `amnode completion fish >
     ~/.config/fish/completions/amnode.fish`.
     """
     from amnode.cli.app import make_app  # not at the top: it is what imports this file

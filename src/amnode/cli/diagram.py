@@ -112,7 +112,9 @@ def schema_of(named: str) -> Schema:
         return found
     if isinstance(found, type) and issubclass(found, States):
         return found.schema()
-    raise OptionError(f"{named} is {found!r}; it must be a Worker or States class, or a Schema.")
+    raise OptionError(
+        f"{named} is {found!r}; it must be a Worker or States class, or a Schema."
+    )
 
 
 def _imported(module: str, attribute: str) -> object:
@@ -124,5 +126,7 @@ def _imported(module: str, attribute: str) -> object:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise OptionError(f"There is no {module}:{attribute} (MODULE:CLASS): {error}.") from None
+        raise OptionError(
+            f"There is no {module}:{attribute} (MODULE:CLASS): {error}."
+        ) from None
     return found

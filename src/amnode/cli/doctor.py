@@ -86,10 +86,10 @@ async def tried() -> Finding:
     try:
         async with asyncio.timeout(_PATIENCE):
             return await _run_pool()
-    except (AmnodeError, OSError) as error:
-        return pool(f"{type(error).__name__}: {error}")
     except TimeoutError:
         return pool(f"not done within {_PATIENCE:g} s")
+    except (AmnodeError, OSError) as error:
+        return pool(f"{type(error).__name__}: {error}")
 
 
 async def _run_pool() -> Finding:
@@ -100,7 +100,9 @@ async def _run_pool() -> Finding:
         ready = time.perf_counter() - begun
         fallback = supervisor.view().fallback
         async with (
-            Client("doctor", Trial, addrs=[supervisor.address], token=supervisor.token) as client,
+            Client(
+                "doctor", Trial, addrs=[supervisor.address], token=supervisor.token
+            ) as client,
             client.lease() as worker,
         ):
             took = [await _timed(worker.call(Trial.add_one, n)) for n in range(_CALLS)]

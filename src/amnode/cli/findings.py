@@ -109,9 +109,7 @@ def python(implementation: str, version: tuple[int, int, int]) -> Finding:
             lack=Verdict.MISSING,
         )
     if implementation != "CPython":
-        return _finding(
-            name, found, "it has never been tried", "use CPython where it matters"
-        )
+        return _finding(name, found, "it has never been tried", "use CPython where it matters")
     return _finding(name, found)
 
 
@@ -208,9 +206,9 @@ def pidfd(usable: bool) -> Finding:
     return _finding(
         "pidfd",
         "not usable",
-        "workers start by command and not by fork; each is watched by a thread of its own; what "
-        "a dead one had started in sessions of its own is left running; an adopted worker is "
-        "looked for five times a second",
+        "workers start by command and not by fork; a thread watches each of them; what a dead "
+        "one had started in sessions of its own is left running; an adopted worker is looked "
+        "for five times a second",
         "Linux 5.3 or newer; in a sandbox, allow pidfd_open and pidfd_send_signal",
     )
 
@@ -222,8 +220,8 @@ def exit_info(usable: bool) -> Finding:
     return _finding(
         "PIDFD_GET_INFO",
         "not usable",
-        "how a worker ended that was adopted from another supervisor, or whose fork server died, "
-        "is not known: its report says `lost`",
+        "how a worker ended that was adopted from another supervisor, or whose fork server "
+        "died, is not known: its report says `lost`",
         "Linux 6.15 or newer",
         lack=Verdict.NOTE,
     )
@@ -248,9 +246,9 @@ def fork_server(refusal: str) -> Finding:
     return _finding(
         "fork server",
         refusal,
-        "workers start by command: a fifth of a second and all imports for each, and no memory "
-        "is shared between them",
-        "see what pidfd says; a Worker class whose imports start threads cannot be forked either",
+        "workers start by command: a fifth of a second and all imports for each, and no "
+        "memory is shared between them",
+        "see what pidfd says",
     )
 
 
@@ -261,8 +259,8 @@ def process_list(usable: bool) -> Finding:
     return _finding(
         "/proc",
         "not there",
-        "no memory is told of workers, `max_rss` has no effect, and what a dead one had started "
-        "is found by its process group alone",
+        "no memory is told of workers, `max_rss` has no effect, and what a dead one had "
+        "started is found by its process group alone",
         "mount it: mount -t proc proc /proc",
     )
 
@@ -404,7 +402,9 @@ def temporary(path: str, refusal: str, free: int, *, linux: bool) -> Finding:
 def shared_memory(size: int | None, *, writable: bool) -> Finding:
     """/dev/shm, None where there is none. amnode itself does not use it; what jobs use does."""
     name = "/dev/shm"
-    whose = "Chromium, PyTorch and multiprocessing put data there, and crash or raise without it"
+    whose = (
+        "Chromium, PyTorch and multiprocessing put data there, and crash or raise without it"
+    )
     if size is None or not writable:
         return _finding(
             name,

@@ -26,7 +26,8 @@ class StateRow(msgspec.Struct, frozen=True, kw_only=True):
         name: of the state.
         active: whether it is.
         tick: how often it has changed.
-        relations: what relates to it, as text; only where that was asked for.
+        relations: what it is and what relates to it, such as "require Start, Ready" and
+            "removed by Idle"; only where that was asked for.
     """
 
     name: str
@@ -148,8 +149,18 @@ def rows(source: NetworkMachine, *, relations: bool) -> Iterator[StateRow]:
 
 def _related(schema: Schema, name: str) -> Iterator[str]:
     yield from (kind for kind in ("auto", "multi") if getattr(schema[name], kind))
-    yield from map(str, outbound(schema, name))
-    yield from map(str, inbound(schema, name))
+    yield from _grouped("{kind} {names}", ((e.kind, e.target) for e in outbound(schema, name)))
+    yield from _grouped(
+        "{names} {kind} it", ((e.kind, e.source) for e in inbound(schema, name))
+    )
+
+
+def _grouped(form: str, related: Iterable[tuple[str, str]]) -> Iterator[str]:
+    by_kind: dict[str, list[str]] = {}
+    for kind, name in related:
+        by_kind.setdefault(kind, []).append(name)
+    for kind, names in by_kind.items():
+        yield form.format(kind=kind, names=", ".join(names))
 
 
 def _tell(more: Inspection, output: Output) -> None:

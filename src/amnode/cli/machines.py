@@ -7,7 +7,7 @@ directly.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -63,7 +63,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def machine(where: Where, named: str) -> AsyncIterator[Machine]:
+async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
     """Connects to the machine of that name; see `OfWorker`.
 
     Raises:
@@ -98,7 +98,7 @@ def chosen(worker_ids: Sequence[str], named: str) -> str:
         [one for one in worker_ids if one.rpartition("-")[2] == named],
         [one for one in worker_ids if named in one],
     )
-    found = next((ids for ids in by_rank if ids), [])
+    found = next((ids for ids in by_rank if ids), list[str]())
     if len(found) == 1:
         return found[0]
     if found:

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from amnode.cli import findings
 from amnode.cli.findings import Finding
-from amnode.launch.entry import DUMP_SIGNAL
 from amnode.launch.forkserver import can_fork
 from amnode.launch.process import exit_of
 
@@ -82,11 +81,7 @@ def _extras() -> Finding:
 def _stacks() -> Finding:
     import faulthandler
 
-    usable = hasattr(faulthandler, "register")
-    if usable:
-        faulthandler.register(DUMP_SIGNAL, chain=True)
-        usable = faulthandler.unregister(DUMP_SIGNAL)
-    return findings.stacks(usable)
+    return findings.stacks(hasattr(faulthandler, "register"))
 
 
 # -- the kernel ----------------------------------------------------------------------------
@@ -103,14 +98,17 @@ def _pidfd() -> Finding:
 def _exit_info() -> Finding:
     """Asks for the end of a child that is reaped already, as the kernel alone remembers it."""
     usable = False
-    with subprocess.Popen([sys.executable, "-S", "-E", "-c", "raise SystemExit(7)"]) as child:
-        with suppress(AttributeError, OSError):  # there are no pidfds, or they know less
-            pidfd = os.pidfd_open(child.pid)
-            try:
-                child.wait()
-                usable = exit_of(pidfd) == (False, 7)
-            finally:
-                os.close(pidfd)
+    command = [sys.executable, "-S", "-E", "-c", "raise SystemExit(7)"]
+    with (
+        subprocess.Popen(command) as child,
+        suppress(AttributeError, OSError),  # there are no pidfds, or they know less
+    ):
+        pidfd = os.pidfd_open(child.pid)
+        try:
+            child.wait()
+            usable = exit_of(pidfd) == (False, 7)
+        finally:
+            os.close(pidfd)
     return findings.exit_info(usable)
 
 
@@ -247,36 +245,35 @@ def _temporary() -> Finding:
             file.write(b"amnode")
         free = shutil.disk_usage(path).free
     except OSError as error:
-        path = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - only said, never used
+        path = os.environ.get("TMPDIR", "/tmp")
         return findings.temporary(path, _reason(error), 0, linux=linux)
     return findings.temporary(path, "", free, linux=linux)
 
 
 def _shared_memory() -> Finding:
-    directory = Path("/dev/shm")  # noqa: S108 - looked at only
+    directory = Path("/dev/shm")
     size = shutil.disk_usage(directory).total if directory.is_dir() else None
     return findings.shared_memory(size, writable=os.access(directory, os.W_OK))
 
 
 def _addresses() -> Finding:
-    with tempfile.TemporaryDirectory(prefix="amnode-") as directory:
-        refusals = {
-            "unix": _bind_unix(directory),
+    return findings.addresses(
+        {
+            "unix": _pair(),  # whether a file can be made for one is another finding
             "tcp on 127.0.0.1": _bind(socket.AF_INET, ("127.0.0.1", 0)),
             "tcp on ::1": _bind(socket.AF_INET6, ("::1", 0)),
         }
-    return findings.addresses(refusals)
+    )
 
 
-def _bind_unix(directory: str) -> str:
-    if len(os.fsencode(directory)) > 100:  # too long for a socket, which is no fault of theirs
-        try:
-            for end in socket.socketpair(socket.AF_UNIX):
-                end.close()
-        except OSError as error:
-            return _reason(error)
-        return ""
-    return _bind(socket.AF_UNIX, f"{directory}/s")
+def _pair() -> str:
+    """Why there are no Unix sockets, or ""."""
+    try:
+        for end in socket.socketpair(socket.AF_UNIX):
+            end.close()
+    except OSError as error:
+        return _reason(error)
+    return ""
 
 
 def _bind(family: int, address: object) -> str:

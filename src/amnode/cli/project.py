@@ -42,8 +42,8 @@ class Project(msgspec.Struct, frozen=True):
         """
         if not _NAME.match(name):
             raise OptionError(
-                f"{name!r} cannot be the name of a project: use a letter, then up to 47 letters, "
-                "digits, dashes and underscores."
+                f"{name!r} cannot be the name of a project: use a letter, then up to 47 "
+                "letters, digits, dashes and underscores."
             )
         package = name.lower().replace("-", "_")
         if keyword.iskeyword(package) or package in _TAKEN:
@@ -196,6 +196,7 @@ packages = ["PACKAGE"]
 testpaths = ["tests"]
 pythonpath = ["."]
 asyncio_mode = "auto"
+asyncio_default_fixture_loop_scope = "function"
 filterwarnings = ["error"]
 """
 

@@ -7,7 +7,7 @@ then, if the operator follows, one for all that was added to the story meanwhile
 1. A story costs time at each transition, so there is one from the start only where the option
    `story` says so, else while somebody follows. It holds the last `SHOWN` transitions then.
 2. A reader that is slow loses the oldest of what it has not read, and is told how many.
-3. What operators themselves ask for in order to look is left out.
+3. What operators themselves ask for in order to look is left out, everywhere.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from amnode.rpc.exposure import Exposure, Opened
 #: Transitions of a story that is kept only while somebody follows.
 SHOWN = 200
 
-#: The states by which operators look (rule 3).
-_LOOKS = frozenset(("Inspect", "ReachWorker", "ServeOperator"))
+#: The states by which operators look, and which change nothing (rule 3).
+LOOKS = frozenset(("Inspect", "ListWorkers", "ReachWorker", "ServeOperator"))
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -125,7 +125,7 @@ class Teller:
         )
 
     def _added(self, new: tuple[Entry, ...], missed: int) -> Inspection:
-        shown = tuple(entry for entry in new if _LOOKS.isdisjoint(entry.called))
+        shown = tuple(entry for entry in new if LOOKS.isdisjoint(entry.called))
         return Inspection(
             machine=self._machine.id, error=_text(self._machine.err), story=shown, missed=missed
         )
@@ -155,7 +155,7 @@ def _last(story: Story) -> int:
 def _shown(story: Story) -> list[Entry]:
     """Whole transitions only; the one in which this is asked is still running."""
     entries = (entry for entry in story.entries if not entry.running)
-    return [entry for entry in entries if _LOOKS.isdisjoint(entry.called)]
+    return [entry for entry in entries if LOOKS.isdisjoint(entry.called)]
 
 
 def _after(story: Story, number: int) -> tuple[tuple[Entry, ...], int]:
@@ -183,7 +183,8 @@ _STORY_NOTE = "What the machines did before"
 
 
 def _arguments(opened: Opened) -> dict[str, tuple[Argument, ...]]:
-    return {str(name): _fields(struct) for name, struct in sorted(opened.items())}
+    changes = (name for name in opened if name not in LOOKS)
+    return {str(name): _fields(opened[name]) for name in sorted(changes)}
 
 
 def _fields(struct: type[msgspec.Struct] | None) -> tuple[Argument, ...]:
