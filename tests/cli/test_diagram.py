@@ -25,8 +25,10 @@ async def test_a_class_of_your_own(tmp_path: Path) -> None:
         "class Mine(Worker):\n    schema = MyStates\n"
         "SCHEMA = MyStates.schema()\nnumber = 7\n"
     )
-    drawn = [await amnode("diagram", f"mine:{name}", cwd=tmp_path) for name in
-             ("Mine", "MyStates", "SCHEMA")]
+    drawn = [
+        await amnode("diagram", f"mine:{name}", cwd=tmp_path)
+        for name in ("Mine", "MyStates", "SCHEMA")
+    ]
     assert all("    s_Warm -->|require| s_Ready" in ended.lines for ended in drawn)
     as_json = await amnode("diagram", "mine:Mine", "--json", cwd=tmp_path)
     assert "Warm require Ready" in as_json.json["relations"]

@@ -329,6 +329,8 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
 
 TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
+#: What asks the system what it offers has to try it.
+PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
@@ -340,7 +342,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py", PROBES],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -349,11 +351,15 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "opening of pidfds": (
         _mentions_of("pidfd_open"),
-        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
+        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")]
+        + [PROBES],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "testing/__main__.py", "cli/doctor.py", PROBES],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

@@ -77,11 +77,11 @@ def worst(findings: Sequence[Finding]) -> Verdict:
 
 def human(size: int) -> str:
     """Bytes in the unit that a person would use."""
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
+    value, units = float(size), ["TiB", "GiB", "MiB", "KiB", "B"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
+        units.pop()
+    unit = units[-1]
     return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Annotated
 
 import msgspec
@@ -63,7 +62,8 @@ def wait(
 async def _wait(
     states: tuple[str, ...], inactive: bool, timeout: float | None, worker: str, at: At
 ) -> Waited:
-    begun = time.monotonic()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     async with machine(Where(at=at.at, operator_file=at.operator_file), worker) as waited_for:
         source = waited_for.source
         ready = source.when_not(states) if inactive else source.when(states)
@@ -80,5 +80,5 @@ async def _wait(
         return Waited(
             machine=source.source_id,
             states=source.clock(states),
-            waited=round(time.monotonic() - begun, 6),
+            waited=round(loop.time() - begun, 6),
         )

@@ -87,8 +87,8 @@ class Teller:
         bell = _Bell()
         story = self._begin(bell)
         try:
+            told = _last(story)  # before the reader is given anything: nothing falls between
             yield self._whole()
-            told = _last(story)
             while True:
                 await bell.rung()
                 new, missed = _after(story, told)
