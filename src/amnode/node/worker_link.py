@@ -353,7 +353,11 @@ class WorkerLink:
             delivery_timeout=self._opts.delivery_timeout,
         )
         asked = self.rpc.source.request([W.ServeOperator], args, result_type=str)
-        address = await asked
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                address = await asked
+        except TimeoutError:
+            raise WorkerConnError(f"Worker {self.worker_id} does not answer.") from None
         return WorkerReached(worker_id=self.worker_id, address=address, secret=secret)
 
     async def probe(self, check: int, *, fresh: bool) -> None:
