@@ -38,7 +38,7 @@ KINDS = {
         node/policy/  health lease leasing options owner passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
-        cli/  exits settings
+        cli/  exits findings project settings
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -47,18 +47,19 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
+        node/  listing looking operating operators peers reporting supervisor telling
+        node/  transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
-        cli/  app call crashes entry journal logs operate operator ps shared show top up
+        cli/  app call change completion crashes diagram doctor entry inspect journal logs
+        cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside output_tail private_directory state_directory
-        cli/  notify places
+        cli/  notify places probes
     """,
 }
 
@@ -328,6 +329,8 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
 
 TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
+#: What asks the system what it offers has to try it.
+PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
@@ -339,7 +342,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py"],
+        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py", PROBES],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -348,11 +351,15 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "opening of pidfds": (
         _mentions_of("pidfd_open"),
-        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
+        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")]
+        + [PROBES],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "node/outside.py", "testing/__main__.py"]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "node/outside.py", "testing/__main__.py", "cli/doctor.py", PROBES],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

@@ -54,6 +54,7 @@ from amnode.node.args import (
     RetireArgs,
     SendPayloadArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     StartArgs,
     WorkArgs,
     WorkerBoot,
@@ -62,6 +63,7 @@ from amnode.node.args import (
 from amnode.node.class_name import load
 from amnode.node.jobs import jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
+from amnode.node.operators import Operators
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
@@ -139,6 +141,7 @@ class Worker:
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
         self.boot_rpc: RpcClient | None = None
+        self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
         self._jobs = jobs_of(type(self))
@@ -260,7 +263,7 @@ class Worker:
         if self._ended is not None:
             self._ended.cancel()
         self._disarm()
-        for mux in (self.public_rpc, self.local_rpc):
+        for mux in (self.public_rpc, self.local_rpc, self._operators):
             if mux is not None:
                 mux.abort()
 
@@ -314,6 +317,14 @@ class Worker:
     async def _open(self, boot: WorkerBoot) -> None:
         machine = self.machine
         base = f"{boot.directory}/{boot.name}"
+        self._operators = Operators(
+            machine,
+            f"unix:{base}.o",
+            name=self.name,
+            exposure=self.exposure,
+            story=self.opts.story,
+            outside=self._outside,
+        )
         self.local_rpc = Mux(
             machine,
             f"unix:{base}.l",
@@ -394,6 +405,8 @@ class Worker:
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
+        if self._operators is not None:
+            await self._operators.close()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
             self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
@@ -800,6 +813,7 @@ _LOCAL = Exposure(
         S.ServeClient: ServeClientArgs,
         S.Releasing: ReleasingArgs,
         S.Healthcheck: None,
+        S.ServeOperator: ServeOperatorArgs,
     },
     removable={S.Start: RetireArgs},
 )
