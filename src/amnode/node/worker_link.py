@@ -289,7 +289,8 @@ class WorkerLink:
 
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
-        self._look()
+        if transition.changed:
+            self._look()
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -336,18 +337,31 @@ class WorkerLink:
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
 
-    async def probe(self, check: int, *, fresh: bool) -> None:
-        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
-        if fresh:
-            answered = await self._greet()
-            if answered:
-                await self._drop_connection()
-        else:
-            answered, _ = await self._ask(lambda rpc: rpc.source.add1(W.Healthcheck))
+    def probe(self, check: int) -> None:
+        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed.
+
+        It is done for each worker all the time, so there is no task that waits.
+        """
+        if self.rpc is None:
+            self._checked(check, answered=False)
+            return
+        try:
+            asked = self.rpc.source.add1(W.Healthcheck)
+        except AmnodeError:
+            self._checked(check, answered=False)
+            return
+        asked.then(lambda result: self._checked(check, answered=bool(result)))
+
+    async def greet(self, check: int) -> None:
+        """Asks for a sign of life on a new connection. Tells the same."""
+        answered = await self._greet()
         if answered:
-            self._tell(events.CheckAnswered(self.worker_id, check))
-        else:
-            self._tell(events.CheckMissed(self.worker_id, check))
+            await self._drop_connection()
+        self._checked(check, answered=answered)
+
+    def _checked(self, check: int, *, answered: bool) -> None:
+        told = events.CheckAnswered if answered else events.CheckMissed
+        self._tell(told(self.worker_id, check))
 
     async def _greet(self) -> bool:
         """A hello on a new connection: any answer, even a refusal, is a sign of life."""

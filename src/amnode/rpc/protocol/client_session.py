@@ -177,6 +177,10 @@ class ClientSession(Session):
 
     def _challenge(self, message: wire.Challenge) -> Events:
         self._send(self._handshake.challenged(message))
+        # With the proof, not after the server's: a round trip less. It holds nothing secret,
+        # and a server that does not accept the proof never looks at it.
+        known = b"" if self._schema is None else schema_hash(self._schema)
+        self._send_limited(self._subscription.to_wire(known), "The subscription")
         self._enter(Phase.WELCOME)
         return ()
 
@@ -188,8 +192,6 @@ class ClientSession(Session):
             self._acked = 0
         self.memory.ticket = handshake.ticket
         self._trust()
-        known = b"" if self._schema is None else schema_hash(self._schema)
-        self._send_limited(self._subscription.to_wire(known), "The subscription")
         self._enter(Phase.SYNCED)
         return ()
 
