@@ -195,7 +195,6 @@ class Supervisor:
         self._links: dict[str, WorkerLink] = {}
         self._found: list[WorkerRecord] = []
         self._disowned: dict[str, Process] = {}
-        self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -834,22 +833,16 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = self._outside.entropy(32)
-        self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(
             client_id=action.waiter.worker_rpc_id,
-            secret=secret,
+            secret=self._outside.entropy(32),
             expected_tick=action.expected_tick,
             delivery_timeout=terms.delivery_timeout,
             grace=terms.grace,
             maximum=terms.maximum,
         )
-        self.machine.spawn(None, self._serve(link, args, action.epoch))
-
-    async def _serve(self, link: WorkerLink, args: ServeClientArgs, epoch: int) -> None:
-        await link.serve(args, epoch)
-        self._secrets.pop((link.worker_id, epoch), None)
+        link.serve(args, action.epoch)
 
     def _do_withdraw(self, action: events.Withdraw) -> None:
         self._ask(action.worker_id, lambda link: link.withdraw(action.epoch))
@@ -861,7 +854,7 @@ class Supervisor:
             worker_id=action.worker_id,
             epoch=action.epoch,
             address=link.public_addr,
-            secret=self._secrets[action.worker_id, action.epoch],
+            secret=link.lease_secret,
         )
         self._send(action.client_id, grant)
 

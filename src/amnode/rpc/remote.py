@@ -144,9 +144,7 @@ class _Then:
 
     __slots__ = ("_callback", "_result")
 
-    def __init__(
-        self, result: RemoteResult, callback: Callable[[RemoteResult], None]
-    ) -> None:
+    def __init__(self, result: RemoteResult, callback: Callable[[RemoteResult], None]) -> None:
         self._result = result
         self._callback = callback
 
