@@ -45,7 +45,7 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers supervisor transition_log work worker worker_link
+        node/  listing operating peers supervisor transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
