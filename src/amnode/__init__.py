@@ -67,7 +67,8 @@ if TYPE_CHECKING:
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
-    from amnode.node.listing import WorkerRow, WorkerState
+    from amnode.node.listing import WorkerState
+    from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
         PoolSize,
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
-    from amnode.rpc.transport import StreamTransport
+    from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
     "amnode.errors": (
@@ -152,7 +153,8 @@ _HOME = {
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
-    "amnode.node.listing": ("WorkerRow", "WorkerState"),
+    "amnode.node.listing": ("WorkerState",),
+    "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
@@ -163,7 +165,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
-    "amnode.rpc.transport": ("StreamTransport",),
+    "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -33,26 +33,32 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args states
+        node/  args jobs names node_args operator_args states
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
         testing/  faults safety search trace
+        cli/  exits
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
+        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers supervisor transition_log warm work worker worker_link
+        node/  listing operating peers reporting secure_transport supervisor transition_log warm
+        node/  work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
+        __main__.py
+        cli/  app entry operator ps shared show
     """,
     OUTSIDE: """
-        rpc/  transport
+        rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
+        cli/  places
     """,
 }
 
@@ -320,6 +326,7 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
             yield node.lineno, "uses os.kill"
 
 
+TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
@@ -327,12 +334,12 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
     "create_task, call_later": (
         _mentions_of("create_task", "call_later", "call_at"),
-        ["machine/machine.py", "rpc/transport.py", *LAUNCH]
+        ["machine/machine.py", *TRANSPORT, *LAUNCH]
         + [path for path in _listed(DRIVERS) if not path.startswith("machine/")],
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        ["rpc/transport.py", "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -344,7 +351,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
         [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
-    "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
+    "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.

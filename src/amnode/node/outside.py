@@ -17,7 +17,8 @@ import msgspec
 from amnode.launch.reaper import end_descendants
 from amnode.node import private_directory
 from amnode.node.memory import resident
-from amnode.rpc.transport import STREAMS, Transport
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.port import Transport
 
 #: Bytes of a random number from 0 to 1, and one more than the greatest of them.
 _DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
@@ -36,6 +37,10 @@ class Files(Protocol):
 
     def remove_file(self, path: str) -> None:
         """Removes one file, if it is there."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Writes one file whole, for its owner alone; raises OSError."""
         ...
 
     def remove_abandoned(self, path: str, own: str) -> bool:
@@ -59,6 +64,10 @@ class RealFiles:
         """See `Files`."""
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+    def write(self, path: str, data: bytes) -> None:
+        """See `Files`."""
+        private_directory.write(path, data)
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
