@@ -38,6 +38,7 @@ OF_A_WORKER = {
     "amnode.node.node_args",
     "amnode.node.outside",
     "amnode.node.policy",
+    "amnode.node.policy.door",
     "amnode.node.policy.lease",
     "amnode.node.policy.options",
     "amnode.node.policy.owner",

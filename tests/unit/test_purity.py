@@ -29,14 +29,14 @@ KINDS = {
         errors.py
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
-        rpc/  address backoff exposure options states
+        rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
-        node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
-        node/policy/  view waitlist watching
+        node/policy/  adopt_records adoption core crash deadlines door ending events health
+        node/policy/  lease leasing options owner passing pool renewal restart roster sizing
+        node/policy/  starting view waitlist watching
         testing/  faults safety search trace
         cli/  exits
     """,
@@ -47,7 +47,7 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting secure_transport supervisor transition_log warm
+        node/  listing operating peers reporting supervisor transition_log warm
         node/  work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
@@ -55,7 +55,7 @@ KINDS = {
         cli/  app entry operator ps shared show
     """,
     OUTSIDE: """
-        rpc/transport/  by_address failures stream tcp tls unix
+        rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
         cli/  places

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
+
 from amnode.errors import (
     HeartbeatError,
     OptionError,
@@ -65,6 +67,7 @@ from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
+from amnode.node.policy.door import addresses_of
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.reporting import Reporting
@@ -77,6 +80,8 @@ from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
+from amnode.rpc.tls_files import TlsFiles
+from amnode.rpc.transport.with_files import absolute, transport_of
 
 logger = logging.getLogger("amnode.node")
 
@@ -97,6 +102,16 @@ class _WorkerArgs:
     secret: bytes = b""
     link: WorkerLink | None = None
     hung: bool = False
+
+
+def _reached_by(outside: Outside, tls: TlsFiles | None, allow_plaintext: bool) -> Outside:
+    transport = transport_of(outside.transport, tls, allow_plaintext=allow_plaintext)
+    return msgspec.structs.replace(outside, transport=transport)
+
+
+def _check_command(kind: str | type[Worker], bin: Sequence[str]) -> None:
+    if isinstance(kind, str) and not bin:
+        raise OptionError(f"Pass the command of kind {kind!r}, or its Worker class instead.")
 
 
 def _check_known_again(state_dir: str, name: str, token: bytes, peers: Sequence[str]) -> None:
@@ -132,6 +147,11 @@ class Supervisor:
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
+        tls: what is shown and trusted where an address begins with `tls:`, by its workers too.
+        advertise_host: the host that clients are told, in place of that of `public_addr`; one
+            that listens on every interface needs it.
+        allow_plaintext: whether `tcp:` may be used off loopback, where others can read along
+            and take leases over.
         outside: what it touches beside its loop and its processes; the system, by default.
         on_decided: told of each event that the core was told, with what it said; for tests.
 
@@ -161,6 +181,9 @@ class Supervisor:
         state_dir: str = "",
         local_addr: str = "",
         peers: Sequence[str] = (),
+        tls: TlsFiles | None = None,
+        advertise_host: str = "",
+        allow_plaintext: bool = False,
         outside: Outside = REAL,
         on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
@@ -168,8 +191,12 @@ class Supervisor:
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
+        _check_command(kind, bin)
         _check_known_again(state_dir, name, token, peers)
-        self._outside = outside
+        self._at = addresses_of(
+            public_addr, local_addr, peers, absolute(tls), advertise_host, allow_plaintext
+        )
+        self._outside = outside = _reached_by(outside, self._at.tls, allow_plaintext)
         self._on_decided = on_decided
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
@@ -182,18 +209,12 @@ class Supervisor:
             self.machine.trace(TransitionLog(logger))
         self.public_mux: Mux | None = None
         self.local_rpc: Mux | None = None
-        self._public_addr = public_addr
-        self._local_addr = local_addr
-        if isinstance(kind, str) and not bin:
-            raise OptionError(
-                f"Pass the command of kind {kind!r}, or its Worker class instead."
-            )
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
         self._launcher: Launcher | None = None
         self._core = self._make_core()
-        self._peers = self._make_peers(peers)
+        self._peers = self._make_peers()
         self._state_dir = state_dir
         self._home: Home | None = None
         self._stopping = False
@@ -217,10 +238,10 @@ class Supervisor:
             draw=self._outside.draw,
         )
 
-    def _make_peers(self, addrs: Sequence[str]) -> Peers:
+    def _make_peers(self) -> Peers:
         return Peers(
             self.machine,
-            addrs,
+            self._at.peers,
             token=self.token,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
@@ -241,7 +262,7 @@ class Supervisor:
         """
         if self.public_mux is None:
             raise OptionError(f"Supervisor {self.name} is not started; it has no address yet.")
-        return self.public_mux.address
+        return self._at.door.told(self.public_mux.address)
 
     @property
     def core(self) -> PoolCore:
@@ -250,12 +271,12 @@ class Supervisor:
 
     def public_addr(self) -> str:
         """Where clients connect; before the start, where they will."""
-        return self.public_mux.address if self.public_mux is not None else self._public_addr
+        return self.address if self.public_mux is not None else self._at.public
 
     @property
     def local_addr(self) -> str:
         """Where operators and peer supervisors connect; before the start, where they will."""
-        return self.local_rpc.address if self.local_rpc is not None else self._local_addr
+        return self.local_rpc.address if self.local_rpc is not None else self._at.local
 
     @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
@@ -286,7 +307,7 @@ class Supervisor:
             await local.start()
             await public.start()
             self._home.show(self._door())
-            address = NodeRpcArgs(public_addr=public.address)
+            address = NodeRpcArgs(public_addr=self.address)
             started = not self._stopping and bool(self.machine.add1(S.Start, address))
         finally:
             if not started:
@@ -439,7 +460,7 @@ class Supervisor:
     def _open_muxes(self, directory: Path) -> tuple[Mux, Mux]:
         self.public_mux = Mux(
             self.machine,
-            self._public_addr or f"unix:{directory / 'public'}",
+            self._at.public or f"unix:{directory / 'public'}",
             name=f"{self.name}-public",
             exposure=_PUBLIC,
             secret_of=lambda _client, _role: self.token,
@@ -452,7 +473,7 @@ class Supervisor:
         )
         self.local_rpc = Mux(
             self.machine,
-            self._local_addr or f"unix:{directory / 'local'}",
+            self._at.local or f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
             exposure=LOCAL,
             secret_of=lambda client, _: self.token if is_peer(client) else self.operator_token,
@@ -643,6 +664,7 @@ class Supervisor:
             opts=self.opts,
             tell=self._heard,
             record=record,
+            door=self._at.door,
             outside=self._outside,
         )
 

@@ -46,6 +46,7 @@ from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.adopt_records import WorkerRecord
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.owner import is_stale
 from amnode.node.states import WorkerStates
@@ -86,6 +87,7 @@ class WorkerLink:
         opts: the supervisor's.
         tell: takes events for the core.
         record: of a worker that is there already.
+        door: how the worker lets its clients in.
         outside: what it touches.
 
     Attributes:
@@ -106,6 +108,7 @@ class WorkerLink:
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
         record: WorkerRecord | None = None,
+        door: ClientDoor = DEFAULT_DOOR,
         outside: Outside = REAL,
     ) -> None:
         self.worker_id = worker_id
@@ -121,6 +124,7 @@ class WorkerLink:
         self._schema = schema
         self._opts = opts
         self._tell = tell
+        self._door = door
         self._outside = outside
         self._record = record or WorkerRecord(
             worker_id=worker_id, kind=kind, secret=outside.entropy(32)
@@ -186,6 +190,7 @@ class WorkerLink:
             directory=str(self._directory),
             adopt_wait=self._opts.adopt_wait if self._home.is_kept else 0.0,
             keep=self._home.is_kept,
+            door=self._door,
         )
         start = {
             "run": "amnode.node.worker:main",

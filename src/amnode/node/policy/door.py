@@ -9,45 +9,20 @@ supervisor is on a network, at the same host, on any free port, with the same ce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from amnode.errors import OptionError
 from amnode.rpc.address import Address, endpoint, is_loopback, parse_address
+from amnode.rpc.tls_files import TlsFiles
 
 #: Hosts that stand for all addresses of this machine.
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - they are refused here
+_WILDCARDS = ("0.0.0.0", "::")
 _NETWORK = ("tcp", "tls")
 
 
-class TlsFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What TLS shows and trusts, as files in PEM form; every process reads them for itself.
-
-    Attributes:
-        certificate: of this side, with the chain that leads to its authority. A supervisor
-            needs one, for its name or `advertise_host`; a client where it is asked for one.
-        key: of the certificate, without a passphrase; in the same file by default.
-        authority: the certificates of who signs for the other side; those that the system
-            trusts, by default.
-        mutual: whether a supervisor and its workers serve only who shows a certificate that
-            the authority has signed.
-
-    Raises:
-        OptionError: `mutual` without `authority`, or a key without a certificate.
-    """
-
-    certificate: str = ""
-    key: str = ""
-    authority: str = ""
-    mutual: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mutual and not self.authority:
-            raise OptionError("TlsFiles(mutual=True) needs an authority that signs for clients.")
-        if self.key and not self.certificate:
-            raise OptionError("TlsFiles has a key and no certificate for it.")
-
-
-class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClientDoor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a worker lets its client in.
 
     Attributes:
@@ -70,13 +45,35 @@ class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{at.scheme}:{endpoint(self.advertise_host, at.port)}"
 
 
+class Addresses(msgspec.Struct, frozen=True):
+    """Where a supervisor is, and whom it asks.
+
+    Attributes:
+        public: where clients connect, or "".
+        local: where operators and peers connect, or "".
+        peers: the local addresses of others.
+        tls: what is shown and trusted where one of them begins with `tls:`.
+        door: of its workers.
+    """
+
+    public: str
+    local: str
+    peers: tuple[str, ...]
+    tls: TlsFiles | None
+    door: ClientDoor
+
+
+#: A Unix socket.
+DEFAULT_DOOR = ClientDoor()
+
+
 def door_of(
     public_addr: str,
     *,
     advertise_host: str = "",
     tls: TlsFiles | None = None,
     allow_plaintext: bool = False,
-) -> Door:
+) -> ClientDoor:
     """The door of the workers of a supervisor that listens at `public_addr`.
 
     Raises:
@@ -89,7 +86,7 @@ def door_of(
                 f"advertise_host is {advertise_host!r}, and public_addr is on no network; pass "
                 "one such as tls:HOST:7000."
             )
-        return Door()
+        return DEFAULT_DOOR
     if at.scheme == "tls" and (tls is None or not tls.certificate):
         raise OptionError(
             f"{public_addr} needs a certificate; pass tls=TlsFiles(certificate=..., key=...)."
@@ -110,7 +107,48 @@ def door_of(
             raise OptionError(f"advertise_host is {advertise_host!r}: nowhere to connect to.")
     address = f"{at.scheme}:{endpoint(at.name, 0)}"
     shown = tls if at.scheme == "tls" else None
-    return Door(address, advertise_host, shown, allow_plaintext)
+    return ClientDoor(address, advertise_host, shown, allow_plaintext)
+
+
+def check_reachable(address: str, tls: TlsFiles | None) -> None:
+    """Whether something can be connected to, as far as the address says.
+
+    Raises:
+        OptionError: it cannot; says why.
+    """
+    at = parse_address(address)
+    if at.scheme == "tls" and tls is None:
+        raise OptionError(
+            f"{address} needs TLS; pass tls=TlsFiles(authority=...), or tls=TlsFiles() to "
+            "trust whom the system trusts."
+        )
+    if at.scheme in _NETWORK and (at.name in _WILDCARDS or not at.port):
+        raise OptionError(f"{address} is nowhere to connect to; name a host and a port.")
+
+
+def addresses_of(
+    public: str,
+    local: str,
+    peers: Sequence[str],
+    tls: TlsFiles | None = None,
+    advertise_host: str = "",
+    allow_plaintext: bool = False,
+) -> Addresses:
+    """The addresses that a supervisor was given.
+
+    Raises:
+        OptionError: one that cannot work, or files for TLS that none of them needs.
+    """
+    if isinstance(peers, str):
+        raise OptionError(f"peers is the text {peers!r}; pass a list: [{peers!r}].")
+    if tls is not None and not any(at.startswith("tls:") for at in (public, local, *peers)):
+        raise OptionError("tls is given, and no address begins with tls:, so nothing uses it.")
+    for peer in peers:
+        check_reachable(peer, tls)
+    door = door_of(
+        public, advertise_host=advertise_host, tls=tls, allow_plaintext=allow_plaintext
+    )
+    return Addresses(public, local, tuple(dict.fromkeys(peers)), tls, door)
 
 
 def _is_here(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The transport of an actor that was given certificates, or was allowed to go without."""
+"""The transport of who was given certificates as files, or was allowed to go without."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from amnode.errors import OptionError
-from amnode.node.policy.door import TlsFiles
-from amnode.rpc.transport import StreamTransport, Transport
+from amnode.rpc.tls_files import TlsFiles
+from amnode.rpc.transport.by_address import StreamTransport
+from amnode.rpc.transport.port import Transport
 
 if TYPE_CHECKING:
     import ssl
@@ -37,7 +38,7 @@ def absolute(tls: TlsFiles | None) -> TlsFiles | None:
     if tls is None:
         return None
     paths = {
-        name: os.path.abspath(path)
+        name: os.path.abspath(path)  # noqa: PTH100 - workers start without pathlib
         for name in ("certificate", "key", "authority")
         if (path := getattr(tls, name))
     }
