@@ -598,20 +598,20 @@ class Supervisor:
         self._peers.tell(shown.spare)
         if not shown.broken and is1(S.ErrPool):  # first: it keeps PoolNormalized out
             machine.remove((S.ErrPool, S.Exception))
-        states = (
-            (S.PoolStarting, shown.pool_starting),
-            (S.PoolReady, shown.pool_ready),
-            (S.NormalizingPool, shown.normalizing),
-            (S.PoolNormalized, not shown.normalizing),
-            (S.WorkersAvailable, shown.workers_available),
-            (S.Drained, shown.drained),
-        )
-        wrong = [(name, on) for name, on in states if is1(name) is not on]
+        states = {
+            S.PoolStarting: shown.pool_starting,
+            S.PoolReady: shown.pool_ready,
+            S.NormalizingPool: shown.normalizing,
+            S.PoolNormalized: not shown.normalizing,
+            S.WorkersAvailable: shown.workers_available,
+            S.Drained: shown.drained,
+        }
+        wrong = [(name, on) for name, on in states.items() if is1(name) is not on]
         if wrong:
             off = [name for name, on in wrong if not on]
             if off:
                 machine.remove(off)
-            for name, on in states:
+            for name, on in states.items():
                 if on and not is1(name):
                     machine.add1(name)
         # Not while there is something that it waits for and the core has not heard of.
