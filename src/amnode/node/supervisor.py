@@ -546,6 +546,7 @@ class Supervisor:
             public_addr=self.public_addr(),
             local_addr=self.local_addr,
             secret=self.operator_token.hex(),
+            tls=self._at.tls,
         )
 
     def _leave_home(self) -> None:
