@@ -168,6 +168,11 @@ class Connection(ABC):
         """Gives it another handler, which hears of all that happens from now on."""
         self._handler = handler
 
+    @property
+    def flushed(self) -> bool:
+        """Whether the system has all that was written."""
+        return True
+
     def wake(self) -> None:
         """The handler has something to write (rule 1)."""
         if not (self._receiving or self._waking):
@@ -632,6 +637,11 @@ class _StreamConnection(Connection, asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._transport is not None and not self.closing:
             self._transport.resume_reading()
+
+    @property
+    def flushed(self) -> bool:
+        transport = self._transport
+        return transport is not None and not transport.get_write_buffer_size()
 
     def data_received(self, data: bytes) -> None:
         self._take(data)
