@@ -42,7 +42,7 @@ from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.protocol import wire
-from amnode.rpc.transport import NETWORK
+from amnode.rpc.transport.port import NETWORK
 
 P = ParamSpec("P")
 R = TypeVar("R")
