@@ -45,9 +45,9 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching lease_watch
-        node/  leased listing operating peers pending_call runner supervisor transition_log work
-        node/  worker worker_link
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing operating peers pending_call runner supervisor
+        node/  transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
