@@ -425,11 +425,7 @@ class NetworkMachine(MachineApi):
                 follower.source_lost(error)
 
     def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
-        advance = self._clock.advance
-        flat = iter(pairs)
-        for index, step in zip(flat, flat, strict=True):
-            advance(index, step)
-        return tuple(pairs[::2])
+        return self._clock.advance_all(pairs)
 
 
 class SelectedMachine(NetworkMachine):

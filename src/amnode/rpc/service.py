@@ -362,11 +362,14 @@ class Service:
     def _forget(self, seq: int) -> None:
         """A mutation is answered: its streams are over."""
         self._deferred.pop(seq, None)
-        self._forsaken.pop(seq, None)
-        self._pumps.pop(seq, None)
-        incoming = self._uploads.pop(seq, None)
-        if incoming is not None:
-            incoming.end(RpcError("The mutation of this stream is answered."))
+        if self._forsaken:
+            self._forsaken.pop(seq, None)
+        if self._pumps:
+            self._pumps.pop(seq, None)
+        if self._uploads:
+            incoming = self._uploads.pop(seq, None)
+            if incoming is not None:
+                incoming.end(RpcError("The mutation of this stream is answered."))
 
     def _close_upload(self, seq: int) -> None:
         self.session.close_upload(seq)
