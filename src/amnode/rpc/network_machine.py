@@ -17,7 +17,7 @@ Reads and waits are local, from the clock that the differences move. Mutations g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -232,6 +232,12 @@ class NetworkMachine(MachineApi):
             DeliveryError: the arguments are too large; nothing was sent.
         """
         self._calls.begin(_ADD, [state], args, result)
+
+    def begin_stream(
+        self, state: int, args: Value, result: Settled, decode: Callable[[msgspec.Raw], T]
+    ) -> Incoming[T]:
+        """The same for a state that is answered with a stream; `decode` makes each item."""
+        return self._calls.begin_stream(_ADD, [state], args, result, decode)
 
     def take_back(self, result: Settled) -> None:
         """Tells the source that nobody waits for the answer any more, which is still due."""
