@@ -33,7 +33,7 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args states
+        node/  args failures jobs names node_args progress states values
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
@@ -44,15 +44,16 @@ KINDS = {
         machine/  tracing waits watchdog
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap client inprocess_worker job_thread launching
+        node/  lease_watch leased listing loop_host operating peers submitted supervisor timers
+        node/  transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
     OUTSIDE: """
         rpc/  transport
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside private_directory state_directory
+        node/  class_name hard_deadline memory outside private_directory state_directory
     """,
 }
 
@@ -345,7 +346,10 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py"],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -19,17 +19,24 @@ import msgspec
 from amnode.errors import (
     AmnodeError,
     AuthError,
+    Cause,
     ConnectionLost,
+    JobFailed,
+    LeaseError,
     LeaseLost,
     OptionError,
     Outcome,
     WorkerError,
 )
+from amnode.node import failures
 from amnode.node.args import CrashReport, WorkArgs
 from amnode.node.jobs import Job
 from amnode.node.policy import crash
 from amnode.node.policy.options import checked_wait
+from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
+from amnode.node.submitted import News, OnProgress, Submitted
+from amnode.node.values import Packed, beside, from_wire
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine, RemoteResult
 
@@ -41,10 +48,48 @@ logger = logging.getLogger("amnode.node")
 S = WorkerStates
 
 
-class CallOptions(msgspec.Struct, frozen=True):
-    """How calls are made; see `LeasedWorker.options`."""
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made; see `LeasedWorker.options`.
+
+    Raises:
+        OptionError: a value that cannot work.
+    """
 
     deadline: float | None = None
+    hard_deadline: float | None = None
+    retry: int = 0
+    on_progress: OnProgress | None = None
+
+    def __post_init__(self) -> None:
+        checked_wait("deadline", self.deadline, least=0.001)
+        checked_wait("hard_deadline", self.hard_deadline, least=0.001)
+        if None not in (self.deadline, self.hard_deadline):
+            soft, hard = self.deadline or 0.0, self.hard_deadline or 0.0
+            if hard < soft:
+                raise OptionError(
+                    f"hard_deadline is {hard:g} s, before the deadline of {soft:g} s; it is "
+                    "for jobs that do not stop at their deadline, so it must be later."
+                )
+        if type(self.retry) is not int or self.retry < 0:
+            raise OptionError(f"retry is {self.retry!r}; it must be a whole number, 0 or more.")
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise OptionError(f"on_progress is {self.on_progress!r}; it must be callable.")
+
+    def check(self, job: Job[..., Any]) -> None:
+        """Whether calls of a job may be made so.
+
+        Raises:
+            OptionError: it is no job, or may not be retried.
+        """
+        if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                f"{job!r} is no job; pass the job itself, such as Squares.square."
+            )
+        if self.retry and not job.idempotent:
+            raise OptionError(
+                f"retry={self.retry} may run {job.name} twice, which was not declared to be "
+                "harmless: declare it with @job(idempotent=True), or leave retry out."
+            )
 
 
 class LeasedWorker:
@@ -63,12 +108,20 @@ class LeasedWorker:
         epoch: int,
         release: Callable[[LeasedWorker], asyncio.Future[None]],
         why_lost: Callable[[LeasedWorker], Awaitable[CrashReport | None]],
+        renew: Callable[[LeasedWorker], Awaitable[None]],
+        *,
+        news: News,
+        known: failures.Known,
     ) -> None:
         self.id = worker_id
         self.epoch = epoch
         self.rpc = rpc
         self._release = release
         self._why_lost = why_lost
+        self._renew = renew
+        self._renewal = asyncio.Lock()
+        self._news = news
+        self._known = known
         self._turn = asyncio.Lock()
         self._options = CallOptions()
         self._released = False
@@ -84,20 +137,48 @@ class LeasedWorker:
         """The worker's states, followed live; reads and waits are local."""
         return self.rpc.source
 
+    @property
+    def released(self) -> bool:
+        """Whether its client has given it back."""
+        return self._released
+
     def __repr__(self) -> str:
         return f"<LeasedWorker {self.id} epoch={self.epoch}>"
 
     # -- calling -----------------------------------------------------------------------------
 
-    def options(self, *, deadline: float | None = None) -> Calls:
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        hard_deadline: float | None = None,
+        retry: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> Calls:
         """Says how the next calls are made: `worker.options(deadline=2).call(...)`.
 
         Args:
             deadline: seconds that the job may take, from its start; then it is cancelled and
                 the call raises `JobTimeoutError`. None, the default, is no limit.
+            hard_deadline: seconds after which the worker's process ends, whatever the job does;
+                the call raises `WorkerError` with the cause `Cause.HARD_DEADLINE`, and the pool
+                makes another worker. None, the default, is no limit.
+            retry: how often the call is made again, each time on another worker, if its worker
+                dies or is lost; for jobs declared as idempotent. This object goes on with the
+                new worker.
+            on_progress: called with each report of `job.progress`; some are left out where they
+                come faster than 20 a second, the last one never.
+
+        Raises:
+            OptionError: a value that cannot work.
         """
-        checked_wait("deadline", deadline, least=0.001)
-        return Calls(self, msgspec.structs.replace(self._options, deadline=deadline))
+        options = CallOptions(
+            deadline=deadline,
+            hard_deadline=hard_deadline,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        return Calls(self, options)
 
     async def call(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs a job of the worker and returns its result.
@@ -109,7 +190,10 @@ class LeasedWorker:
 
         Raises:
             JobArgumentsError: they do not fit; the message names the argument. It was not run.
-            JobFailed: the job raised; has the remote traceback as a note.
+            Exception: the job raised it, and it is one of Python's own or in `exceptions` of
+                the worker class; has the remote traceback as a note, and a `JobFailed` as its
+                cause.
+            JobFailed: the job raised another one, which `error_type` names.
             JobCancelled: the job was cancelled at the worker.
             WorkerError: the worker died; says of what, and what its last lines were.
             LeaseLost: the lease is over.
@@ -125,27 +209,97 @@ class LeasedWorker:
         kwargs: dict[str, Any],
     ) -> R:
         """Makes one call; what `call` and `Calls.call` share."""
-        if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise OptionError(
-                f"{job!r} is no job; pass the job itself, such as Squares.square."
-            )
+        options.check(job)
+        packed = job.encode(args, kwargs)
+        left = options.retry
+        news = self._news.listen(options.on_progress) if options.on_progress else 0
+        try:
+            while True:
+                lease = self.id, self.epoch
+                try:
+                    return await self._call(job, packed, options, news)
+                except JobFailed as failure:
+                    # Where it is another one, the failure is its cause.
+                    raised = failures.as_raised(failure, {**job.known, **self._known})
+                    raise raised from raised.__cause__
+                except WorkerError as error:
+                    if not left or error.cause is Cause.HARD_DEADLINE:
+                        raise
+                    left -= 1
+                    await self._go_on(lease, error)
+        finally:
+            if news:
+                self._news.forget(news)
+
+    async def _call(
+        self, job: Job[..., R], packed: Packed, options: CallOptions, news: int
+    ) -> R:
         work = WorkArgs(
             job=job.name,
-            args=job.encode(args, kwargs),
+            args=memoryview(packed.data),
             epoch=self.epoch,
             deadline=options.deadline,
+            hard_deadline=options.hard_deadline,
+            news=news,
         )
         async with self._turn:
             await self._worker_rests()
             if self._released or self.machine.lost is not None or self._is_ending:
                 raise await self._lost(Outcome.NOT_RUN)
-            call = self.machine.request((S.WorkRequested,), work, result_type=bytes)
+            sent: object = work
+            if packed.buffers:
+                sent = beside(msgspec.msgpack.encode(work), packed.buffers)
+            call = self.machine.request((S.WorkRequested,), sent, result_type=msgspec.Raw)
             self._last = call.result
             try:
                 data = await call
             except ConnectionLost:
                 raise await self._lost(Outcome.UNKNOWN) from None
-        return job.decode_result(data)
+        return job.decode_result(from_wire(data))
+
+    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Makes a call and returns at once; see `Submitted` and `call`."""
+        return self.submit_with(self._options, job, args, kwargs)
+
+    def submit_with(
+        self,
+        options: CallOptions,
+        job: Job[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Submitted[R]:
+        """Makes one call; what `submit` and `Calls.submit` share."""
+        options.check(job)
+        also = options.on_progress
+
+        def make(report: OnProgress) -> Coroutine[Any, Any, R]:
+            def tell(progress: Progress) -> None:
+                report(progress)
+                if also is not None:
+                    also(progress)
+
+            told = msgspec.structs.replace(options, on_progress=tell)
+            return self.call_with(told, job, args, kwargs)
+
+        return Submitted(make, job.name)
+
+    async def _go_on(self, lost: tuple[str, int], error: WorkerError) -> None:
+        """Goes on with another worker, unless another call has brought one already."""
+        async with self._renewal:
+            if self._released:
+                raise error
+            if (self.id, self.epoch) == lost:
+                logger.debug("Worker %s is lost; its call runs again: %s", self.id, error)
+                try:
+                    await self._renew(self)
+                except LeaseError as none:
+                    raise none from error
+
+    def take_over(self, other: LeasedWorker) -> None:
+        """Goes on with the worker of another lease, which is this one's from now on."""
+        self.id, self.epoch, self.rpc = other.id, other.epoch, other.rpc
+        self.report = other.report
+        self._last = None
 
     async def _worker_rests(self) -> None:
         """Waits until the call before, which may have been cancelled, has really ended."""
@@ -212,3 +366,7 @@ class Calls:
             JobTimeoutError: it ran past the deadline, and was cancelled.
         """
         return await self._worker.call_with(self._options, job, args, kwargs)
+
+    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Makes a call and returns at once; see `LeasedWorker.submit`."""
+        return self._worker.submit_with(self._options, job, args, kwargs)
