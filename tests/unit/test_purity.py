@@ -42,6 +42,7 @@ KINDS = {
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
+        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker job_thread launching
@@ -51,7 +52,7 @@ KINDS = {
         testing/  sim_worker simulation
     """,
     OUTSIDE: """
-        rpc/  transport
+        rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name hard_deadline memory outside private_directory state_directory
     """,
@@ -321,6 +322,7 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
             yield node.lineno, "uses os.kill"
 
 
+TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
@@ -328,12 +330,12 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
     "create_task, call_later": (
         _mentions_of("create_task", "call_later", "call_at"),
-        ["machine/machine.py", "rpc/transport.py", *LAUNCH]
+        ["machine/machine.py", *TRANSPORT, *LAUNCH]
         + [path for path in _listed(DRIVERS) if not path.startswith("machine/")],
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        ["rpc/transport.py", "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -345,7 +347,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
         [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
-    "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
+    "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
         [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py"],
