@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from amnode.machine.transition import Event
     from amnode.node.client import Client
     from amnode.node.inprocess_worker import in_process_launcher
+    from amnode.node.failures import failure_of
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerRow, WorkerState
@@ -74,7 +75,9 @@ if TYPE_CHECKING:
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
@@ -142,6 +145,7 @@ _HOME = {
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
@@ -151,6 +155,8 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerRow", "WorkerState"),
     "amnode.node.supervisor": ("Supervisor",),
@@ -214,6 +220,7 @@ __all__ = [
     "PayloadArgs",
     "PoolError",
     "PoolSize",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -233,6 +240,7 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -247,6 +255,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",

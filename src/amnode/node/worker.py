@@ -496,9 +496,9 @@ class Worker:
             await self.on_start()
         except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
             raise
-        except BaseException:
+        except BaseException as error:
             logger.exception("on_start of worker %s failed.", self.name)
-            self._exit(EXIT_SET_UP, "on_start failed")
+            self._exit(EXIT_SET_UP, f"on_start failed: {error!r}")
             return
         self._is_set_up = True
         self.machine.add1(S.Ready)
