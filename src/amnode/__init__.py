@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     from amnode.node.failures import failure_of
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
-    from amnode.node.listing import WorkerRow, WorkerState
+    from amnode.node.listing import WorkerState
+    from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
         PoolSize,
@@ -158,7 +159,8 @@ _HOME = {
     "amnode.node.progress": ("Progress",),
     "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
-    "amnode.node.listing": ("WorkerRow", "WorkerState"),
+    "amnode.node.listing": ("WorkerState",),
+    "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
