@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
-    from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.failures import failure_of
+    from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState

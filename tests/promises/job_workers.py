@@ -41,7 +41,7 @@ class TooBig(Exception):
 
 
 @dataclass
-class Spoilt(Exception):  # noqa: N818 - a dataclass that is an exception
+class Spoilt(Exception):
     """Another one, made as people make them."""
 
     parts: list[int]
@@ -91,6 +91,23 @@ def raised(kind: str) -> BaseException:
         "TimeoutError": lambda: TimeoutError("mine"),
     }
     return made[kind]()
+
+
+def counted(path: str) -> int:
+    """How often this was called for a file, by whichever process."""
+    with Path(path).open("a") as file:
+        file.write(".")
+    return len(Path(path).read_text())
+
+
+def is_first(path: str) -> bool:
+    """Whether this process is the first that asks; the file then has its number."""
+    try:
+        with Path(path).open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return True
 
 
 class Jobs(Worker):
@@ -196,9 +213,7 @@ class Jobs(Worker):
     @job(idempotent=True)
     async def die_first(self, path: str, times: int) -> tuple[int, int]:
         """Ends its process the first times that it is called; says where it ran at last."""
-        with Path(path).open("a") as file:
-            file.write(".")
-        tries = len(Path(path).read_text())
+        tries = counted(path)
         if tries <= times:
             os._exit(9)
         return tries, os.getpid()
@@ -358,9 +373,7 @@ class PickyLease(Jobs):
     how = "raise"
 
     async def on_lease(self) -> None:
-        marker = Path(os.environ["AMNODE_TEST_DIARY"])
-        if not marker.exists():
-            marker.write_text(str(os.getpid()))
+        if is_first(os.environ["AMNODE_TEST_DIARY"]):
             if self.how == "raise":
                 raise ValueError("not this one")
             await asyncio.Event().wait()

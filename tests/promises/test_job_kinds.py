@@ -37,7 +37,6 @@ async def test_jobs_on_the_thread_share_one_and_the_loop_stays_live(tmp_path: Pa
         call = asyncio.create_task(worker.call(Jobs.read, str(fifo)))
         await worker.machine.when((S.Working, JobStates.Begun))
         # Checks are answered all the while: more of them than would make a hang.
-        checks = worker.machine.tick(S.Healthcheck)
         await worker.machine.when_ticks(S.Healthcheck, 10)
         assert worker.machine.is1(S.Working)
         assert not call.done()

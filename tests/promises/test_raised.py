@@ -21,8 +21,9 @@ async def test_known_ones_are_what_they_were() -> None:
             await worker.call(Jobs.fail, "ValueError")
         assert type(value.value) is ValueError
         assert value.value.args == ("no luck", 7)
-        assert 'raised("ValueError")' in value.value.__notes__[0] or "raise raised(kind)" in (
-            value.value.__notes__[0]
+        assert (
+            'raised("ValueError")' in value.value.__notes__[0]
+            or "raise raised(kind)" in (value.value.__notes__[0])
         )
         with pytest.raises(KeyError):
             await worker.call(Jobs.fail, "KeyError")

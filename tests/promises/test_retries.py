@@ -82,18 +82,26 @@ async def test_no_worker_in_time_is_said_with_what_the_old_one_died_of() -> None
 
 
 async def test_a_release_ends_the_retry() -> None:
-    async with pool(1, kind=Jobs, back_off_base=1000.0, back_off_cap=1000.0,
-                    restart_settle=1000.0, restart_intensity=1) as supervisor:
-        async with client_of(supervisor, kind=Jobs) as client:
-            worker = await client.req_worker()
-            call = asyncio.create_task(worker.options(retry=1).call(Jobs.always_dies))
-            await client.machine.when1("WorkerRequested")
-            await worker.release()
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            with pytest.raises(LeaseLost):
-                await worker.call(Jobs.pid)
+    async with (
+        pool(
+            1,
+            kind=Jobs,
+            back_off_base=1000.0,
+            back_off_cap=1000.0,
+            restart_settle=1000.0,
+            restart_intensity=1,
+        ) as supervisor,
+        client_of(supervisor, kind=Jobs) as client,
+    ):
+        worker = await client.req_worker()
+        call = asyncio.create_task(worker.options(retry=1).call(Jobs.always_dies))
+        await client.machine.when1("WorkerRequested")
+        await worker.release()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        with pytest.raises(LeaseLost):
+            await worker.call(Jobs.pid)
 
 
 async def test_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
-        node/  job_thread loop_host submitted timers
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing operating peers pending_call runner supervisor
+        node/  transition_log work worker worker_link
+        node/  job_thread loop_host reporting submitted timers
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py

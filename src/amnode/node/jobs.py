@@ -37,10 +37,12 @@ from typing import (
     overload,
 )
 
-from amnode.errors import JobArgumentsError, JobFailed, OptionError
+import msgspec
+
+from amnode.errors import DeliveryError, JobArgumentsError, JobFailed, OptionError
 from amnode.node import progress
 from amnode.node.failures import Known, known_of
-from amnode.node.values import DECODE_ERRORS, ENCODE_ERRORS, Codec, Packed
+from amnode.node.values import DECODE_ERRORS, ENCODE_ERRORS, Codec, Packed, from_wire
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,6 +113,14 @@ class Job(Generic[P, R]):
             return self._result_codec().decode(data)
         except DECODE_ERRORS as error:
             raise JobFailed(f"The result of {self.name} does not fit: {error}.") from None
+
+    def decode_answer(self, value: msgspec.Raw) -> R:
+        """The result, from the answer that carries it; see `decode_result`."""
+        try:
+            data = from_wire(value)
+        except DECODE_ERRORS as error:
+            raise DeliveryError(f"The answer is not what was expected: {error}.") from error
+        return self.decode_result(data)
 
     def _unencodable(self, values: tuple[Any, ...]) -> JobArgumentsError:
         types = self._types()

@@ -268,7 +268,7 @@ def _from_ext(code: int, data: memoryview, buffers: Sequence[memoryview]) -> Any
         from array import array
 
         typecode, body = _decode(data, type=tuple[str, Any])
-        made: Any = array(cast("Any", typecode))
+        made = cast("Any", array)(typecode)
         made.frombytes(_whole(body, buffers))
         return made
     return msgspec.msgpack.Ext(code, bytes(data))
@@ -300,17 +300,11 @@ def _tuples(descr: Any) -> Any:
     """The fields of a structured dtype, which are tuples before they cross."""
     if isinstance(descr, str):
         return descr
-    return [
-        tuple(
-            tuple(cast("Any", part))
-            if n == 2
-            else _tuples(part)
-            if n == 1 and isinstance(part, list)
-            else part
-            for n, part in enumerate(cast("list[Any]", field))
-        )
-        for field in descr
-    ]
+    return [_field(*field) for field in descr]
+
+
+def _field(name: Any, descr: Any, *shape: Any) -> tuple[Any, ...]:
+    return (tuple(name) if isinstance(name, list) else name, _tuples(descr), *map(tuple, shape))
 
 
 def _from_data(annotation: Any, value: Any) -> Any:

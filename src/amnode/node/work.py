@@ -17,7 +17,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -129,7 +128,6 @@ class Work:
         self._late = False
         self._disarm: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
         #: What it said last and nobody was told of, and whether that is about to be.
         self._progress: Progress | None = None
         self._telling = False
@@ -147,19 +145,19 @@ class Work:
         """The task that runs `run` exists."""
         self.task = task
         task.add_done_callback(self._task_ended)
-        bounds = self._bounds
-        if bounds.deadline is not None:
-            self._driver.timers.set(self, bounds.deadline, self._past_deadline)
-        if bounds.hard_deadline is not None:
-            self._disarm = self._driver.end_in(
-                bounds.hard_deadline,
-                f"The worker ends: job {self.job.name} went on past its hard deadline of "
-                f"{bounds.hard_deadline:g} s.",
-            )
+        if self._bounds.deadline is not None:
+            self._driver.timers.set(self, self._bounds.deadline, self._past_deadline)
 
     async def run(self) -> None:
         """Runs the job to its end and answers."""
         token = RUNNING.set(self)
+        hard = self._bounds.hard_deadline
+        if hard is not None:
+            self._disarm = self._driver.end_in(
+                hard,
+                f"The worker ends: job {self.job.name} went on past its hard deadline of "
+                f"{hard:g} s.",
+            )
         try:
             value = await (self._in_thread() if self.job.thread else self._call())
         except asyncio.CancelledError:
@@ -198,7 +196,7 @@ class Work:
     def report(self, progress: Progress) -> None:
         """See `Running`; called on the loop, or on any thread."""
         self._progress = progress
-        on_loop = threading.get_ident() == self._loop_thread
+        on_loop = _is_running(self._loop)
         if not self._telling:
             self._telling = True
             if on_loop:
@@ -220,7 +218,7 @@ class Work:
     def _tell(self) -> None:
         self._telling = False
         progress, self._progress = self._progress, None
-        if progress is not None:
+        if progress is not None and not self.over:
             self._told_at = self._loop.time()
             self._driver.on_progress(self.news, progress)
 
@@ -257,8 +255,10 @@ class Work:
 
     def _let_go(self) -> None:
         """Nothing is to come for it any more."""
-        self._driver.timers.clear(self)
-        self._driver.timers.clear((self, "progress"))
+        if self.task is not None:
+            self._driver.timers.clear(self)
+        if self._telling:
+            self._driver.timers.clear((self, "progress"))
         if self._disarm is not None:
             self._disarm()
             self._disarm = None
@@ -266,7 +266,8 @@ class Work:
     def _end(self, error: AmnodeError | None, data: object = None) -> None:
         if self.over:
             return
-        self._tell()
+        if self._progress is not None:
+            self._tell()
         self.over = True
         self._let_go()
         self._driver.on_end(error)
@@ -274,3 +275,11 @@ class Work:
             self._reply.answer(data)
         else:
             self._reply.fail(error)
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the thread of a loop."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -149,8 +149,7 @@ class RpcClient:
         self.machine = Machine(ClientStates, id=id)
         self._address = address
         self._secret = secret
-        known = isinstance(schema, Schema) or schema is None
-        self._schema = schema if known else schema.schema()
+        self._schema = schema.schema() if isinstance(schema, type) else schema
         self._role = Role(role)
         self._subscription = Subscription(
             None if states is None else tuple(states), all_but, shallow, every, push_interval
