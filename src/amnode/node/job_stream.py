@@ -10,9 +10,9 @@ Rules:
 
 1. The job begins when the stream is first read, or entered. It is one of the calls of its
    worker, has its turn among them, and lasts until the stream is over.
-2. A stream that is left (`aclose`, the end of `async with`, a `break` after which nobody has it)
-   stops its job at the `yield` where it is. A task that is cancelled while it reads leaves the
-   stream as it is: whoever has it goes on, or closes it.
+2. A stream that is left (`aclose`, the end of `async with`, a `break` after which nobody has
+   it) stops its job at the `yield` where it is. A task that is cancelled while it reads leaves
+   the stream as it is: whoever has it goes on, or closes it.
 3. It fails as a call does: with what the job raised, or with what its worker died of, after all
    items that had come.
 """
@@ -20,7 +20,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ from amnode.rpc.protocol.wire import Outcome
 from amnode.rpc.streams import Incoming
 
 if TYPE_CHECKING:
+    from amnode.node.args import WorkArgs
     from amnode.node.jobs import StreamJob
     from amnode.node.pending_call import Caller
 
@@ -45,10 +46,12 @@ class StreamCall:
         caller: who made it.
         job: which job.
         work: what is sent.
+        buffers: what goes with it, beside it (see `values.py`).
 
     Attributes:
         job: which job.
         work: what is sent.
+        buffers: what goes with it.
         seq: the number of its mutation; 0 while it was not sent.
         left: done when it was sent, or cannot be.
         incoming: what came of it, until the stream takes it.
@@ -56,9 +59,16 @@ class StreamCall:
         behind: whether the connection was lost with another call before it.
     """
 
-    def __init__(self, caller: Caller, job: StreamJob[..., Any], work: object) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        job: StreamJob[..., Any],
+        work: WorkArgs,
+        buffers: Sequence[memoryview],
+    ) -> None:
         self.job = job
         self.work = work
+        self.buffers = buffers
         self.seq = 0
         self.behind = False
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -134,6 +134,11 @@ class Deferred:
         raw = self._kept[1]
         return wire.error_from_raw(raw) if isinstance(raw, msgspec.Raw) else None
 
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the client reads a stream before the answer."""
+        return self._service.session.wants_stream(self._seq)
+
     def answer(self, value: object = None) -> None:
         """Answers with a value, which anything that msgspec encodes may be.
 
