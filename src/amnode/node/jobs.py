@@ -114,8 +114,9 @@ class Job(Generic[P, R]):
                 raise JobArgumentsError(f"{self.name}{self._signature}: {error}.") from None
             bound.apply_defaults()
             values = tuple(bound.arguments.values())
+        codec = self._arguments or self._codec()
         try:
-            return (self._arguments or self._codec()).encode(values)
+            return codec.encode(values)
         except ENCODE_ERRORS:
             raise self._unencodable(values) from None
 
@@ -125,8 +126,9 @@ class Job(Generic[P, R]):
         Raises:
             JobFailed: the worker sent something else.
         """
+        codec = self._result or self._result_codec()
         try:
-            return self._result_codec().decode(data)
+            return codec.decode(data)
         except DECODE_ERRORS as error:
             raise JobFailed(f"The result of {self.name} does not fit: {error}.") from None
 
@@ -158,8 +160,9 @@ class Job(Generic[P, R]):
         Raises:
             JobArgumentsError: one does not fit; the message names it.
         """
+        codec = self._arguments or self._codec()
         try:
-            return list((self._arguments or self._codec()).decode(data))
+            return list(codec.decode(data))
         except DECODE_ERRORS as error:
             raise JobArgumentsError(f"{self.name}: {self._with_names(str(error))}.") from None
 
@@ -175,8 +178,9 @@ class Job(Generic[P, R]):
         Raises:
             JobFailed: it cannot be encoded.
         """
+        codec = self._result or self._result_codec()
         try:
-            return self._result_codec().encode((value,))
+            return codec.encode((value,))
         except ENCODE_ERRORS as error:
             raise JobFailed(
                 f"The result of {self.name} cannot be sent: {error}.",
@@ -188,8 +192,7 @@ class Job(Generic[P, R]):
         return self._arguments
 
     def _result_codec(self) -> Codec:
-        if self._result is None:
-            self._result = Codec((self._hints().get("return", Any),), single=True)
+        self._result = Codec((self._hints().get("return", Any),), single=True)
         return self._result
 
     def _types(self) -> list[Any]:
@@ -197,7 +200,13 @@ class Job(Generic[P, R]):
         return [hints.get(name, Any) for name in self._signature.parameters]
 
     def _hints(self) -> dict[str, Any]:
-        return get_type_hints(self.function, include_extras=True)
+        try:
+            return get_type_hints(self.function, include_extras=True)
+        except (NameError, TypeError, AttributeError) as error:
+            raise OptionError(
+                f"The annotations of {self.name} cannot be read: {error}. Their names have to "
+                "be those of the module, also when the program runs."
+            ) from error
 
     def _with_names(self, message: str) -> str:
         names = list(self._signature.parameters)

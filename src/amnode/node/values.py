@@ -304,7 +304,8 @@ def _tuples(descr: Any) -> Any:
 
 
 def _field(name: Any, descr: Any, *shape: Any) -> tuple[Any, ...]:
-    return (tuple(name) if isinstance(name, list) else name, _tuples(descr), *map(tuple, shape))
+    named = name if isinstance(name, str) else tuple(name)  # with a title
+    return (named, _tuples(descr), *map(tuple, shape))
 
 
 def _from_data(annotation: Any, value: Any) -> Any:

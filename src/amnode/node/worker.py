@@ -209,6 +209,15 @@ class Worker:
             if not inspect.iscoroutinefunction(getattr(cls, hook)):
                 raise OptionError(f"{cls.__qualname__}.{hook} must be an `async def` method.")
         checked_exceptions(cls.__qualname__, cls.exceptions)
+        own = cls.work_args
+        if own is not None and (
+            not (isinstance(own, type) and issubclass(own, msgspec.Struct))  # pyright: ignore[reportUnnecessaryIsInstance]
+            or own.__struct_config__.array_like
+        ):
+            raise OptionError(
+                f"{cls.__qualname__}.work_args is {own!r}; it must be a msgspec.Struct that is "
+                "not array_like."
+            )
 
     @property
     def machine(self) -> Machine:
