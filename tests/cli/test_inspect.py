@@ -6,6 +6,10 @@ import asyncio
 import json
 import signal
 
+import pytest
+
+from amnode.node.args import WorkerReached
+from amnode.node.worker_link import WorkerLink
 from tests.cli.running import PATIENCE, amnode, start
 from tests.cli.workers import Signal
 from tests.promises.pools import client_of, pool
@@ -105,3 +109,17 @@ async def test_it_ends_when_what_it_follows_ends() -> None:
             supervisor._links[row.id].kill()
             _, err = await told.communicate()
         assert told.returncode == 3 and b"Traceback" not in err and err
+
+
+async def test_a_worker_of_another_host_is_said_to_be_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def elsewhere(link: WorkerLink, _operator_id: str) -> WorkerReached:
+        address = "unix:/of/another/host.o"
+        return WorkerReached(worker_id=link.worker_id, address=address, secret=b"any")
+
+    monkeypatch.setattr(WorkerLink, "let_in", elsewhere)
+    async with pool(1):
+        ended = await amnode("inspect", "1")
+    assert ended.code == 3 and "/of/another/host.o" in ended.err
+    assert "on the host of its supervisor" in ended.err

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from amnode.cli.logs import matched
 from amnode.cli.operator import Operator, operator
 from amnode.cli.shared import Where
+from amnode.errors import ConnectionLost
 from amnode.node.args import InspectArgs, ReachWorkerArgs, WorkerReached
 from amnode.node.names import operator_id
 from amnode.node.states import SupervisorStates
@@ -80,7 +81,14 @@ async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
         way = await supervisor.ask(S.ReachWorker, args, WorkerReached)
         rpc = RpcClient(way.address, id=me, secret=way.secret, options=ONE_CONNECTION)
         try:
-            await supervisor.within(rpc.start())
+            try:
+                await supervisor.within(rpc.start())
+            except ConnectionLost as error:
+                raise ConnectionLost(
+                    f"Worker {worker_id} cannot be reached: {error} It listens for operators on "
+                    "the host of its supervisor alone; run this there.",
+                    outcome=error.outcome,
+                ) from None
             yield Machine(listing.kind, rpc.source, supervisor)
         finally:
             await rpc.stop()
