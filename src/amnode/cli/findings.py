@@ -15,8 +15,8 @@ from enum import StrEnum
 
 import msgspec
 
-#: What a supervisor holds open beside its workers (measured: 14, and some for a moment), and for
-#: each of them (2, and one for its client).
+#: What a supervisor holds open beside its workers (measured: 14, and some for a moment), and
+#: for each of them (2, and one for its client).
 _DESCRIPTORS, _DESCRIPTORS_A_WORKER = 24, 3
 
 #: Workers that a limit should leave room for; a pool has 10 at most unless told otherwise.

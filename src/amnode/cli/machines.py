@@ -81,14 +81,18 @@ async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
         way = await supervisor.ask(S.ReachWorker, args, WorkerReached)
         rpc = RpcClient(way.address, id=me, secret=way.secret, options=ONE_CONNECTION)
         try:
-            try:
-                await supervisor.within(rpc.start())
-            except ConnectionLost as error:
-                raise ConnectionLost(
-                    f"Worker {worker_id} cannot be reached: {error} It listens for operators on "
-                    "the host of its supervisor alone; run this there.",
-                    outcome=error.outcome,
-                ) from None
+            await supervisor.within(_start(rpc, worker_id))
             yield Machine(listing.kind, rpc.source, supervisor)
         finally:
             await rpc.stop()
+
+
+async def _start(rpc: RpcClient, worker_id: str) -> None:
+    try:
+        await rpc.start()
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"Worker {worker_id} cannot be reached: {error} It listens for operators on the "
+            "host of its supervisor alone; run this there.",
+            outcome=error.outcome,
+        ) from None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import msgspec
 
@@ -189,8 +190,10 @@ def _arguments(opened: Opened) -> dict[str, tuple[Argument, ...]]:
     return {str(name): _fields(opened[name]) for name in sorted(changes)}
 
 
-def _fields(struct: type[msgspec.Struct] | None) -> tuple[Argument, ...]:
-    if struct is None:
+def _fields(takes: object) -> tuple[Argument, ...]:
+    """The fields of a struct; of several that a state takes, those of the first."""
+    struct = cast("tuple[object, ...]", takes)[0] if isinstance(takes, tuple) else takes
+    if not (isinstance(struct, type) and issubclass(struct, msgspec.Struct)):
         return ()
     return tuple(
         Argument(field.name, _type_name(field.type), field.required)
