@@ -39,6 +39,7 @@ OF_A_WORKER = {
     "amnode.node.operators",
     "amnode.node.outside",
     "amnode.node.policy",
+    "amnode.node.policy.door",
     "amnode.node.policy.lease",
     "amnode.node.policy.options",
     "amnode.node.policy.owner",

@@ -29,12 +29,12 @@ KINDS = {
         errors.py
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
-        rpc/  address backoff exposure options states
+        rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
-        node/policy/  adopt_records adoption core crash crashes deadlines ending events
+        node/policy/  adopt_records adoption core crash crashes deadlines door ending events
         node/policy/  health lease leasing options owner passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
@@ -48,7 +48,7 @@ KINDS = {
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
         node/  listing looking operating operators peers reporting supervisor telling
-        node/  transition_log work worker worker_link
+        node/  transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
@@ -56,7 +56,7 @@ KINDS = {
         cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
-        rpc/transport/  by_address failures stream tcp tls unix
+        rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside output_tail private_directory state_directory
         cli/  notify places probes

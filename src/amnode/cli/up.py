@@ -179,6 +179,9 @@ class _Service:
             launcher=settings.launcher,
             state_dir=settings.state_dir,
             peers=settings.peers,
+            tls=settings.tls,
+            advertise_host=settings.advertise_host,
+            allow_plaintext=settings.allow_plaintext,
         )
         with self._signals(supervisor):
             try:

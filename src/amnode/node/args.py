@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
+
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything here."""
@@ -259,6 +261,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
     `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
     waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
+    `door`: where and how its client comes in.
     """
 
     target: str
@@ -271,6 +274,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     directory: str
     adopt_wait: float = 0.0
     keep: bool = False
+    door: ClientDoor = DEFAULT_DOOR
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"

@@ -12,6 +12,7 @@ from amnode.errors import PoolError
 from amnode.node.args import Wire
 from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.view import PoolView
+from amnode.rpc.tls_files import TlsFiles
 
 #: The file of a supervisor's directory that says where operators find it.
 DOOR = "operators.json"
@@ -26,6 +27,7 @@ class Door(Wire, frozen=True, kw_only=True):
         public_addr: where clients connect.
         local_addr: where operators do.
         secret: theirs, as hexadecimal digits.
+        tls: what a connection to an address that begins with `tls:` shows and trusts.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Door(Wire, frozen=True, kw_only=True):
     public_addr: str
     local_addr: str
     secret: str
+    tls: TlsFiles | None = None
 
     def __repr__(self) -> str:
         return f"Door({self.name}, {self.local_addr})"
