@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
+    from amnode.node.job_stream import JobStream
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
@@ -75,7 +77,9 @@ if TYPE_CHECKING:
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
@@ -144,6 +148,7 @@ _HOME = {
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
@@ -153,6 +158,9 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.job_stream": ("JobStream",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
@@ -197,6 +205,7 @@ __all__ = [
     "JobCancelled",
     "JobError",
     "JobFailed",
+    "JobStream",
     "JobTimeoutError",
     "JobUnknownError",
     "LaunchError",
@@ -218,6 +227,7 @@ __all__ = [
     "PayloadArgs",
     "PoolError",
     "PoolSize",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -237,6 +247,7 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -252,6 +263,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",

@@ -34,6 +34,7 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
+        node/  failures progress values
         node/policy/  adopt_records adoption core crash crashes deadlines door ending events
         node/policy/  health lease leasing options owner passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
@@ -46,8 +47,9 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing looking operating operators peers reporting supervisor telling
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker items job_stream
+        node/  job_thread launching lease_watch leased listing looking loop_host operating
+        node/  operators peers pending_call reporting runner submitted supervisor telling timers
         node/  transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
@@ -58,7 +60,8 @@ KINDS = {
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside output_tail private_directory state_directory
+        node/  class_name hard_deadline memory outside output_tail private_directory
+        node/  state_directory
         cli/  notify places probes
     """,
 }
@@ -332,6 +335,7 @@ LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 #: What asks the system what it offers has to try it.
 PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
+CLOCKS = ["node/outside.py", "node/hard_deadline.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
@@ -358,7 +362,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [*LAUNCH, "node/outside.py", "testing/__main__.py", "cli/doctor.py", PROBES],
+        [*LAUNCH, *CLOCKS, "testing/__main__.py", "cli/doctor.py", PROBES],
     ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from amnode.cli.operator import Operator, operator
@@ -19,6 +20,18 @@ from amnode.node.operator_args import OutputPart, ReadOutputArgs
 from amnode.node.states import SupervisorStates
 
 S = SupervisorStates
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A line, as JSON shows it.
+
+    Attributes:
+        worker_id: who wrote it.
+        line: what, made safe to show.
+    """
+
+    worker_id: str
+    line: str
 
 
 def logs(
@@ -62,7 +75,7 @@ async def _logs(where: Where, worker: str, args: ReadOutputArgs, output: Output)
 def _show(part: OutputPart, output: Output, *, named: bool) -> None:
     if output.json:
         for line in part.lines:
-            write_json({"worker_id": part.worker_id, "line": line})
+            write_json(Line(worker_id=part.worker_id, line=line))
         return
     before = f"{part.worker_id}  " if named else ""
     print("\n".join(f"{before}{line}" for line in part.lines), flush=True)

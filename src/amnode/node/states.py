@@ -215,11 +215,19 @@ class WorkerStates(Basic, StateSource):
     Leased = State(require=("Start",))
     "A client has this worker. Its tick while active is the lease's epoch."
     Releasing = State(require=("Leased",))
-    "The lease is ending: the job is cancelled, the hook runs, the session is closed."
+    "The lease is ending: the job is cancelled, `on_release` runs, the session is closed."
     Inspect = State(multi=True, require=("Start",))
     "An operator asks what the worker did."
     ServeOperator = State(multi=True, require=("LocalRpcReady",))
     "Asked by the supervisor to let an operator in."
+    SettingUp = State(require=("Start",))
+    "The worker is not ready yet: `on_start` runs."
+    LeaseSettingUp = State(require=("Leased",))
+    "A lease has begun: `on_lease` runs, and its client waits."
+    TearingDown = State()
+    "The worker is about to end: `on_stop` runs."
+    Progressing = State(multi=True, require=("Ready",))
+    "The job says how far it is; its tick moves with each report."
 
     _order_ = (
         "Exception",
@@ -253,6 +261,10 @@ class WorkerStates(Basic, StateSource):
         "Releasing",
         "Inspect",
         "ServeOperator",
+        "SettingUp",
+        "LeaseSettingUp",
+        "TearingDown",
+        "Progressing",
     )
 
 

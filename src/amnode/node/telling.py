@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 
 import msgspec
 
@@ -190,15 +189,18 @@ def _arguments(opened: Opened) -> dict[str, tuple[Argument, ...]]:
     return {str(name): _fields(opened[name]) for name in sorted(changes)}
 
 
-def _fields(takes: object) -> tuple[Argument, ...]:
-    """The fields of a struct; of several that a state takes, those of the first."""
-    struct = cast("tuple[object, ...]", takes)[0] if isinstance(takes, tuple) else takes
-    if not (isinstance(struct, type) and issubclass(struct, msgspec.Struct)):
+def _fields(
+    structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None,
+) -> tuple[Argument, ...]:
+    """Of a state that takes one of several structs, the fields of all of them."""
+    if structs is None:
         return ()
-    return tuple(
-        Argument(field.name, _type_name(field.type), field.required)
+    found = {
+        field.name: Argument(field.name, _type_name(field.type), field.required)
+        for struct in (structs if isinstance(structs, tuple) else (structs,))
         for field in msgspec.structs.fields(struct)
-    )
+    }
+    return tuple(found.values())
 
 
 def _type_name(type_: object) -> str:

@@ -68,7 +68,7 @@ _FOLLOWED = (W.Exception, W.ErrClient, W.ErrSupervisor, W.Start, W.Ready, W.Leas
 _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
-_OUTPUT_LINES = 20
+_OUTPUT_LINES = 40
 
 #: What of a worker's moves is remembered for the report of its death.
 _MOVES = 20

@@ -101,6 +101,10 @@ WORKER: dict[str, Row] = {
     "Releasing": ("", "Leased", "", "", ""),
     "Inspect": _STARTED_EVENT,
     "ServeOperator": ("multi", "LocalRpcReady", "", "", ""),
+    "SettingUp": _STARTED,
+    "LeaseSettingUp": ("", "Leased", "", "", ""),
+    "TearingDown": _PLAIN,
+    "Progressing": ("multi", "Ready", "", "", ""),
 }
 
 CLIENT: dict[str, Row] = {
