@@ -26,7 +26,9 @@ from amnode.rpc.exposure import Exposure, Opened
 SHOWN = 200
 
 #: The states by which operators look, and which change nothing (rule 3).
-LOOKS = frozenset(("Inspect", "ListWorkers", "ReachWorker", "ServeOperator"))
+LOOKS = frozenset(
+    ("Inspect", "ListCrashes", "ListWorkers", "ReachWorker", "ReadOutput", "ServeOperator")
+)
 
 
 class Argument(msgspec.Struct, frozen=True):
