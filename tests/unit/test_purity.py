@@ -34,7 +34,7 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
-        node/  failures progress values
+        node/  failures job_note progress values
         node/policy/  adopt_records adoption core crash crashes deadlines door ending events
         node/policy/  health lease leasing options owner passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching

@@ -24,6 +24,7 @@ import msgspec
 from amnode.errors import LaunchError
 from amnode.launch.process import ExitRecord, LaunchSpec
 from amnode.node.args import WorkerBoot
+from amnode.node.job_note import Page
 from amnode.node.outside import Outside
 from amnode.testing.loop import Place, ProcessEnded, SimLoop
 from amnode.testing.network import SimNetwork
@@ -299,6 +300,14 @@ class SimFiles:
 
     def write(self, path: str, data: bytes) -> None:
         """See `Files`; nobody reads it."""
+
+    def page(self, path: str, size: int) -> Page:
+        """See `Files`; nobody else sees it."""
+        return bytearray(size)
+
+    def read_page(self, path: str, size: int) -> bytes:
+        """See `Files`."""
+        return b""
 
     def rename(self, path: str, new: str) -> None:
         """See `Files`; nobody reads it."""
