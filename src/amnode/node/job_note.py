@@ -46,20 +46,27 @@ class JobNote:
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        self._names: dict[str, bytes] = {}
+        self._has_progress = False
+        #: Each name, and its length as it is written.
+        self._names: dict[str, tuple[bytes, bytes]] = {}
 
     def begin(self, job: str) -> None:
         """A job runs now."""
-        name = self._names.get(job)
-        if name is None:
-            name = self._names[job] = job.encode("utf-8", "replace")[:_LONGEST_NAME]
+        known = self._names.get(job)
+        if known is None:
+            name = job.encode("utf-8", "replace")[:_LONGEST_NAME]
+            known = self._names[job] = name, len(name).to_bytes(1, "big")
+        name, name_length = known
         page = self._page
-        page[_PROGRESS : _PROGRESS + 2] = b"\0\0"
+        if self._has_progress:
+            self._has_progress = False
+            page[_PROGRESS : _PROGRESS + 2] = b"\0\0"
         page[1 : 1 + len(name)] = name
-        page[0:1] = len(name).to_bytes(1, "big")
+        page[0:1] = name_length
 
     def progress(self, progress: Progress) -> None:
         """It says how far it is."""
+        self._has_progress = True
         data = _encoder.encode(progress)
         if len(data) > _ROOM:
             data = _encoder.encode(Progress(progress.done, progress.total))
