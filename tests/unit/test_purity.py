@@ -41,17 +41,17 @@ KINDS = {
         cli/  exits
     """,
     DRIVERS: """
+        __main__.py
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
+        rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing operating peers pending_call reporting runner
+        node/  supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
-        __main__.py
         cli/  app entry operator ps shared show
     """,
     OUTSIDE: """
