@@ -46,8 +46,8 @@ KINDS = {
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
         node/  listing operating peers supervisor transition_log work worker worker_link
-        testing/  __main__ batch deployment host injector loop network rest sim_client
-        testing/  sim_worker simulation
+        testing/  __main__ batch deployment host injector loop network rest running
+        testing/  sim_client sim_worker simulation
     """,
     OUTSIDE: """
         rpc/  transport
