@@ -50,7 +50,7 @@ KINDS = {
         node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
         node/  lease_watch leased listing operating peers pending_call reporting runner
         node/  supervisor transition_log work worker worker_link
-        testing/  __main__ batch deployment host injector loop network rest sim_client
+        testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
         cli/  app entry operator ps shared show
     """,
