@@ -59,8 +59,9 @@ from amnode.node.args import (
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
-from amnode.node.jobs import jobs_of
+from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
 from amnode.node.policy.lease import End, WorkerLease
@@ -141,7 +142,7 @@ class Worker:
         self.boot_rpc: RpcClient | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._work: Work | None = None
         self._jobs_done = 0
         self._rss = 0
@@ -698,19 +699,26 @@ class Worker:
         origin = event.mutation.origin
         if not isinstance(origin, Origin):
             return False  # a job's answer needs somebody to go to
-        job = self._jobs.get(args.job)
         try:
-            if job is None:
-                known = ", ".join(self._jobs) or "none"
-                raise JobUnknownError(
-                    f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-                )
+            job = self.job_named(args.job)
             values = job.decode(args.args)
         except AmnodeError as error:
             origin.refuse(error)
             return False
         self._next = job, job.bind(self, values)
         return True
+
+    def job_named(self, name: str) -> Job[..., Any]:
+        """A job of this worker.
+
+        Raises:
+            JobUnknownError: it has none of that name.
+        """
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
 
     def WorkRequestedState(self, event: Event) -> None:
         """Takes the call; its answer comes when the job is over."""
