@@ -28,8 +28,8 @@ demo: $(RUN)  ## a pool at work on real input, and a worker killed half-way
 	@$(PY) examples/demo.py
 
 .PHONY: test
-test: $(DEV)  ## all tests
-	$(PY) -m pytest
+test: $(DEV)  ## all tests, on every core
+	$(PY) -m pytest --numprocesses logical --dist worksteal
 
 .PHONY: check
 check: $(DEV)  ## lint, format, types, layers, and which files are pure

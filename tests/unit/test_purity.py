@@ -42,6 +42,7 @@ KINDS = {
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
+        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
@@ -50,7 +51,7 @@ KINDS = {
         testing/  sim_worker simulation
     """,
     OUTSIDE: """
-        rpc/  transport
+        rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
     """,
@@ -320,6 +321,7 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
             yield node.lineno, "uses os.kill"
 
 
+TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
@@ -327,12 +329,12 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
     "create_task, call_later": (
         _mentions_of("create_task", "call_later", "call_at"),
-        ["machine/machine.py", "rpc/transport.py", *LAUNCH]
+        ["machine/machine.py", *TRANSPORT, *LAUNCH]
         + [path for path in _listed(DRIVERS) if not path.startswith("machine/")],
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        ["rpc/transport.py", "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -344,7 +346,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
         [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
-    "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
+    "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
