@@ -18,6 +18,7 @@ from pathlib import Path
 from amnode.machine.schema import Relations, State, States
 from amnode.node.policy.options import (
     ClientOptions,
+    DispatchOptions,
     Option,
     PoolSize,
     SupervisorOptions,
@@ -37,6 +38,7 @@ OPTIONS = {
     SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
     WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
     ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+    DispatchOptions: "`Pool(..., dispatch=DispatchOptions(...))`.",
 }
 
 SCHEMAS = {

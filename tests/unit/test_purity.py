@@ -34,8 +34,9 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args states
-        node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
+        node/policy/  adopt_records adoption core crash deadlines dispatch ending events health
+        node/policy/  lease leasing options owner pace passing pool renewal restart roster
+        node/policy/  sizing starting
         node/policy/  view waitlist watching
         testing/  faults safety search trace
     """,
@@ -45,8 +46,9 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap chunks client inprocess_worker launching lease_watch
+        node/  leased listing local_pool operating peers pool_calls pool_feed pool_map supervisor
+        node/  transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
