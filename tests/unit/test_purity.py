@@ -47,8 +47,8 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
         node/  add_errors adopt bootstrap chunks client inprocess_worker launching lease_watch
-        node/  leased listing local_pool operating peers pool_calls pool_feed pool_map supervisor
-        node/  transition_log work worker worker_link
+        node/  leased listing local_pool operating peers pool_calls pool_feed pool_map
+        node/  supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
