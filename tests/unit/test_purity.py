@@ -46,9 +46,9 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap chunks client inprocess_worker launching lease_watch
-        node/  leased listing local_pool operating peers pool_calls pool_feed pool_map
-        node/  supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing local_pool operating peers pending_call pool_calls
+        node/  pool_feed pool_map runner supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,

@@ -23,13 +23,14 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
 
-from amnode.errors import JobArgumentsError, JobFailed, OptionError
+from amnode.errors import DeliveryError, JobArgumentsError, JobFailed, OptionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _POSITION = re.compile(r"`\$\[(\d+)\]")
 _encoder = msgspec.msgpack.Encoder()
+_bytes = msgspec.msgpack.Decoder(bytes)
 
 
 class Job(Generic[P, R]):
@@ -38,7 +39,10 @@ class Job(Generic[P, R]):
     Attributes:
         name: of the method; what travels.
         function: the method itself.
+        idempotent: whether it may run twice for one call.
     """
+
+    idempotent = False
 
     def __init__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> None:
         self.name = function.__name__
@@ -98,6 +102,14 @@ class Job(Generic[P, R]):
             return self._result.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise JobFailed(f"The result of {self.name} does not fit: {error}.") from None
+
+    def decode_answer(self, value: msgspec.Raw) -> R:
+        """The result, from the answer that carries it as bytes; see `decode_result`."""
+        try:
+            data = _bytes.decode(value)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise DeliveryError(f"The answer is not what was expected: {error}.") from error
+        return self.decode_result(data)
 
     def _unencodable(self, values: tuple[Any, ...]) -> JobArgumentsError:
         for name, value in zip(self._signature.parameters, values, strict=True):

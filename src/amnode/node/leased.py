@@ -1,17 +1,24 @@
 """LeasedWorker: what a client holds while a worker is its own.
 
-Calls go one at a time, in the order made; one that was not sent when the worker was lost has
-not run.
+Calls are run one at a time, in the order made. Rules:
 
-A call that is cancelled returns at once. The job may still be stopping then, so the next call
-waits until the worker's states say that it has ended.
+1. Up to `CREDIT` of them are sent ahead of their turn, so that the worker goes on with the next
+   as soon as one is over; the others wait here. One that was not sent when the worker was lost
+   has not run.
+2. Of those that were sent, only the first without an answer can have begun, unless its job may
+   run twice (see `dispatcher.py`). So where the worker is known to have died, over a connection
+   that loses nothing that was written, the others have not run either.
+3. A call that is cancelled returns at once. Its job may still be stopping then; the worker
+   begins the next when it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -27,11 +34,15 @@ from amnode.errors import (
 )
 from amnode.node.args import CrashReport, WorkArgs
 from amnode.node.jobs import Job
+from amnode.node.pending_call import PendingCall
 from amnode.node.policy import crash
 from amnode.node.policy.options import checked_wait
 from amnode.node.states import WorkerStates
+from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
-from amnode.rpc.network_machine import NetworkMachine, RemoteResult
+from amnode.rpc.network_machine import NetworkMachine
+from amnode.rpc.protocol import wire
+from amnode.rpc.transport.port import NETWORK
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +50,9 @@ R = TypeVar("R")
 logger = logging.getLogger("amnode.node")
 
 S = WorkerStates
+
+#: Calls that are sent ahead of their turn: enough to keep a worker busy, and few to take back.
+CREDIT = 32
 
 
 class CallOptions(msgspec.Struct, frozen=True):
@@ -69,15 +83,20 @@ class LeasedWorker:
         self.rpc = rpc
         self._release = release
         self._why_lost = why_lost
-        self._turn = asyncio.Lock()
         self._options = CallOptions()
         self._released = False
         self._over: asyncio.Future[None] | None = None
-        self._last: RemoteResult | None = None
+        self._loop = asyncio.get_running_loop()
+        #: Calls that were sent and not answered, and those that wait (rule 1).
+        self._sent: dict[PendingCall[Any], None] = {}
+        self._waiting: deque[PendingCall[Any]] = deque()
+        self._sending = False
+        #: Whether a call was lost that may have run: the first without an answer.
+        self._in_doubt = False
+        #: Those of lost calls, which find out why.
+        self._asking: dict[asyncio.Task[None], None] = {}
         #: Done once it is known, or given up, why the worker was lost.
-        self.report: asyncio.Future[CrashReport | None] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.report: asyncio.Future[CrashReport | None] = self._loop.create_future()
 
     @property
     def machine(self) -> NetworkMachine:
@@ -125,6 +144,20 @@ class LeasedWorker:
         kwargs: dict[str, Any],
     ) -> R:
         """Makes one call; what `call` and `Calls.call` share."""
+        return await self.begin(options, job, args, kwargs)
+
+    def begin(
+        self,
+        options: CallOptions,
+        job: Job[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> PendingCall[R]:
+        """Makes one call without waiting for it; others may be made before it is answered.
+
+        Raises:
+            JobArgumentsError: see `call`; so for what the future may raise.
+        """
         if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise OptionError(
                 f"{job!r} is no job; pass the job itself, such as Squares.square."
@@ -135,29 +168,76 @@ class LeasedWorker:
             epoch=self.epoch,
             deadline=options.deadline,
         )
-        async with self._turn:
-            await self._worker_rests()
-            if self._released or self.machine.lost is not None or self._is_ending:
-                raise await self._lost(Outcome.NOT_RUN)
-            call = self.machine.request((S.WorkRequested,), work, result_type=bytes)
-            self._last = call.result
-            try:
-                data = await call
-            except ConnectionLost:
-                raise await self._lost(Outcome.UNKNOWN) from None
-        return job.decode_result(data)
+        call = PendingCall(self, job, work, self._loop)
+        if len(self._sent) < CREDIT and not self._waiting:
+            self._send(call)
+        else:
+            self._waiting.append(call)
+        return call
 
-    async def _worker_rests(self) -> None:
-        """Waits until the call before, which may have been cancelled, has really ended."""
+    def _send(self, call: PendingCall[Any]) -> None:
+        machine = self.rpc.source
+        if self._released or machine.lost is not None or self._is_ending:
+            self._explain(call, Outcome.NOT_RUN)
+            return
+        self._sent[call] = None
         try:
-            if self._last is not None and not self._last.done:
-                await self._last
-            if self.machine.any1(S.WorkRequested, S.Working):
-                await self.machine.when_not((S.WorkRequested, S.Working))
-        except ConnectionLost:
-            raise await self._lost(Outcome.NOT_RUN) from None
+            value = wire.encode(call.work, "The arguments")
+            machine.begin(machine.index(S.WorkRequested), value, call)
         except AmnodeError as error:
-            logger.debug("The cancelled call on %s ended so: %s", self.id, error)
+            self._sent.pop(call, None)
+            call.fail(error)
+
+    # -- for calls ---------------------------------------------------------------------------
+
+    def call_over(self, call: PendingCall[Any]) -> None:
+        """See `Caller`: another may be sent (rule 1)."""
+        self._sent.pop(call, None)
+        if self._waiting and not self._sending:
+            self._send_more()
+
+    def _send_more(self) -> None:
+        self._sending = True  # one that fails at once is over at once, too
+        try:
+            while self._waiting and len(self._sent) < CREDIT:
+                self._send(self._waiting.popleft())
+        finally:
+            self._sending = False
+
+    def call_taken_back(self, call: PendingCall[Any]) -> None:
+        """See `Caller`."""
+        if call in self._sent:
+            self.machine.take_back(call)
+        elif call in self._waiting:
+            self._waiting.remove(call)
+
+    def call_lost(self, call: PendingCall[Any], error: ConnectionLost) -> None:
+        """See `Caller`: it fails when it is known why (rule 2)."""
+        behind = self._in_doubt and not call.job.idempotent
+        if error.outcome is Outcome.UNKNOWN:
+            self._in_doubt = True
+        if not call.done():
+            self._explain(call, error.outcome, behind=behind)
+
+    def _explain(
+        self, call: PendingCall[Any], outcome: Outcome, *, behind: bool = False
+    ) -> None:
+        task = self._loop.create_task(self._fail(call, outcome, behind), context=Context())
+        self._asking[task] = None
+        task.add_done_callback(self._asking.pop)
+        call.add_done_callback(lambda _call: task.cancel())
+
+    async def _fail(self, call: PendingCall[Any], outcome: Outcome, behind: bool) -> None:
+        error = await self._lost(outcome)
+        if behind and isinstance(error, WorkerError) and self._tells_all:
+            error.outcome = Outcome.NOT_RUN
+        call.fail(error)
+
+    @property
+    def _tells_all(self) -> bool:
+        """Whether all that the worker wrote before it died has come (rule 2)."""
+        known = self.report.done() and self.report.result() is not None
+        return known and parse_address(self.rpc.address).scheme not in NETWORK
 
     async def _lost(self, outcome: Outcome) -> WorkerError | LeaseLost:
         """What a call on a worker that is gone ends with."""

@@ -61,6 +61,7 @@ from amnode.node.args import (
 )
 from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
+from amnode.node.dispatcher import Dispatcher
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import LOG_WORKER, handshake_id
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
@@ -143,7 +144,9 @@ class Worker:
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
         self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
-        self._work: Work | None = None
+        self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
+        #: Whether the last job left an error that the next call clears.
+        self._failed = False
         self._jobs_done = 0
         self._rss = 0
         self._born = 0.0
@@ -314,6 +317,7 @@ class Worker:
 
     async def _open(self, boot: WorkerBoot) -> None:
         machine = self.machine
+        self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
         self.local_rpc = Mux(
             machine,
@@ -334,6 +338,7 @@ class Worker:
             f"unix:{base}.p",
             name=f"{self.name}-public",
             exposure=self.exposure(),
+            takers={S.WorkRequested: self._calls.take},
             secret_of=lambda client, _role: self.lease.secret_for(client),
             admit=self._admit,
             on_connected=self._client_came,
@@ -390,7 +395,7 @@ class Worker:
 
     async def _close(self) -> None:
         self._disarm()
-        if self._work is not None:
+        if self._calls.work is not None:
             await self._end_work()
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
@@ -577,6 +582,7 @@ class Worker:
         self.lease.connection_back()
         self._arm()
         self._client_came(server)
+        self._calls.look()
 
     def _client_left(self, _server: RpcServer, _reason: str) -> None:
         self.machine.remove1(S.ClientConnected)
@@ -624,8 +630,10 @@ class Worker:
     async def _release(self, deferred: Deferred | None) -> None:
         """Rule 4."""
         try:
-            if self._work is not None:
+            self._calls.refuse(self._lease_lost(self.lease.epoch))
+            if self._calls.work is not None:
                 await self._end_work()
+            self._calls.rest()
             await self._run_hook()
             if deferred is not None:
                 deferred.answer()
@@ -659,7 +667,7 @@ class Worker:
 
     async def _end_work(self) -> None:
         """Rule 3: waits until the job has ended; one that will not costs its worker."""
-        work = self._work
+        work = self._calls.work
         if work is None:
             return
         work.cancel()
@@ -667,26 +675,23 @@ class Worker:
             await asyncio.wait({work.task})
 
     def _stuck(self) -> None:
-        what = f"job {self._work.job.name}" if self._work is not None else "on_release"
+        work = self._calls.work
+        what = f"job {work.job.name}" if work is not None else "on_release"
         self._exit(EXIT_STUCK, f"{what} did not stop when it was cancelled")
 
     # -- work --------------------------------------------------------------------------------
 
     def WorkRequestedEnter(self, event: Event) -> bool:
-        """One job at a time, by the client of this epoch, with arguments that fit."""
-        if not self.machine.any1(S.Idle, S.WorkReady):
-            return not _refused(event, "the worker is busy")
+        """One at a time; a call of a job begins where `Dispatcher` begins it."""
+        if self._calls.beginning:
+            return True
         args = event.args
-        if not isinstance(args, WorkArgs) or not args.job:
-            return True  # the plain form, for the author's own handlers
-        if not self.lease.allows(args.epoch):
-            origin = event.mutation.origin
-            if isinstance(origin, Origin):
-                why = self._ending() or f"epoch {self.lease.epoch} holds now"
-                lost = f"The lease of epoch {args.epoch} ended: {why}. Ask for a new worker."
-                origin.refuse(LeaseLost(lost, outcome=Outcome.NOT_RUN))
-            return False
-        return self._prepare(event, args)
+        if isinstance(args, WorkArgs) and args.job:
+            return False  # a job's answer needs somebody to go to
+        # The plain form, for the author's own handlers.
+        return self.machine.any1(S.Idle, S.WorkReady) or not _refused(
+            event, "the worker is busy"
+        )
 
     def WorkRequestedWorkRequested(self, event: Event) -> bool:
         """A second call while one is asked for is refused, never lost."""
@@ -694,19 +699,11 @@ class Worker:
             return True
         return not _refused(event, "a call is being started")
 
-    def _prepare(self, event: Event, args: WorkArgs) -> bool:
-        """Checks the call before it runs; the error goes to whoever asked."""
-        origin = event.mutation.origin
-        if not isinstance(origin, Origin):
-            return False  # a job's answer needs somebody to go to
-        try:
-            job = self.job_named(args.job)
-            values = job.decode(args.args)
-        except AmnodeError as error:
-            origin.refuse(error)
-            return False
-        self._next = job, job.bind(self, values)
-        return True
+    def _job_of(self, args: WorkArgs) -> Job[..., Any]:
+        """The job that a call wants, if its lease still holds."""
+        if not self.lease.allows(args.epoch):
+            raise self._lease_lost(args.epoch)
+        return self.job_named(args.job)
 
     def job_named(self, name: str) -> Job[..., Any]:
         """A job of this worker.
@@ -720,54 +717,50 @@ class Worker:
             raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
         return found
 
-    def WorkRequestedState(self, event: Event) -> None:
-        """Takes the call; its answer comes when the job is over."""
-        args = event.args
-        if not isinstance(args, WorkArgs) or not args.job:
-            return
-        if self.machine.any1(S.ErrWork, S.ErrWorkTimeout):
+    def _lease_lost(self, epoch: int) -> LeaseLost:
+        why = self._ending() or f"epoch {self.lease.epoch} holds now"
+        lost = f"The lease of epoch {epoch} ended: {why}. Ask for a new worker."
+        return LeaseLost(lost, outcome=Outcome.NOT_RUN)
+
+    def _work_of(self, job: Job[..., Any], args: WorkArgs, reply: Deferred) -> Work:
+        """The call, with arguments that fit."""
+        call = job.bind(self, job.decode(args.args))
+        if self._failed:
+            self._failed = False
             self.machine.remove((S.ErrWork, S.ErrWorkTimeout, "Exception"))
-        job, call = self._next
-        origin = event.mutation.origin
-        assert isinstance(origin, Origin)  # `_prepare` made sure
-        self._work = Work(
+        return Work(
             job,
             call,
-            origin.defer(),
+            reply,
             deadline=args.deadline,
             patience=self.opts.release_timeout,
             ending=self._ending,
             on_stuck=self._stuck,
             on_end=self._work_ended,
         )
-        self.machine.add1(S.Working)
-
-    def WorkingState(self, event: Event) -> None:
-        """Runs the job as a task of this state."""
-        if self._work is not None and self._work.task is None:
-            self._work.start(self.machine.spawn(S.Working, self._work.run()))
 
     def _ending(self) -> str:
         """Why the lease is ending, or has ended; "" while it holds."""
         return self.lease.end.value if self.lease.end is not None else ""
 
     def _work_ended(self, error: AmnodeError | None) -> None:
-        self._work = None
         self._jobs_done += 1
         machine = self.machine
-        if machine.any1(S.Working, S.WorkRequested):
+        if machine.is1(S.Working):
             machine.add1(S.WorkReady)
-        if isinstance(error, JobTimeoutError):
-            machine.add_err_state(S.ErrWorkTimeout, error)
-        elif error is not None and not isinstance(error, JobCancelled):
-            machine.add_err_state(S.ErrWork, error)
+        if error is not None and not isinstance(error, JobCancelled):
+            self._failed = True
+            timeout = isinstance(error, JobTimeoutError)
+            machine.add_err_state(S.ErrWorkTimeout if timeout else S.ErrWork, error)
+        self._calls.over()
 
     def WorkReadyState(self, event: Event) -> None:
         """The next call may follow at once; without one the worker rests."""
-        asyncio.get_running_loop().call_soon(self._rest)
+        self._calls.ready()
 
-    def _rest(self) -> None:
-        self.machine.remove1(S.WorkReady)
+    def IdleState(self, event: Event) -> None:
+        """A call that came while the author's own work was done has its turn."""
+        self._calls.look()
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -776,6 +769,7 @@ class Worker:
             if timer is not None:
                 timer.cancel()
         self._lease_timer = self._orphan_timer = None
+        self._calls.close()
 
     def _end_unsupervised(self, reason: str) -> None:
         """Nobody will ever ask for this worker: ends it, and leaves nothing of it behind."""

@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,10 @@ from amnode.errors import (
 from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema
 from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
+
+#: Asked before the source is, with the checked arguments and the `Origin`. True takes the
+#: mutation over: it is made and answered by the taker, when its turn comes.
+Taker: TypeAlias = Callable[[Any, Any], bool]
 
 #: State to the wire struct of its arguments; None if it takes none.
 Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
@@ -94,14 +98,18 @@ class Gate:
     Args:
         schema: of the source.
         exposure: what is open.
+        takers: who takes mutations over that add one state alone.
 
     Raises:
         StateUnknownError: the exposure names a state that the source does not have.
         OptionError: what it opens can change closed states by relations (rule 5).
     """
 
-    def __init__(self, schema: Schema, exposure: Exposure) -> None:
+    def __init__(
+        self, schema: Schema, exposure: Exposure, takers: Mapping[str, Taker] | None = None
+    ) -> None:
         self.names = schema.names
+        self.takers = {schema.index(name): taker for name, taker in (takers or {}).items()}
         self._mutable = _compile(schema, exposure.mutable)
         self._removable = _compile(schema, exposure.removable)
         self._implied = {schema.index(name) for name in exposure.implied}
@@ -146,10 +154,20 @@ class Gate:
             RefusedError: the client may not make it (rules 1, 2 and 4).
             ProtocolError: its arguments are not the struct that the state takes (rule 3).
         """
-        if type_ in _SIMPLE and len(states) == 1 and role is _CONTROLLER and args == NIL:
+        if type_ in _SIMPLE and len(states) == 1 and role is _CONTROLLER:
             opened = self._removable if type_ == _REMOVE else self._mutable
-            if opened.get(states[0], self) is None:
-                return None  # as most are: open, and without arguments
+            decoder = opened.get(states[0])
+            if decoder is None:
+                if args == NIL and states[0] in opened:
+                    return None  # as most are: open, and without arguments
+            elif args != NIL:
+                return self._decode(decoder, states, args)
+        return self._check(role, type_, states, args)
+
+    def _check(
+        self, role: Role, type_: int, states: Sequence[int], args: msgspec.Raw
+    ) -> msgspec.Struct | None:
+        """The same for what is not as most are."""
         if role is not _CONTROLLER:
             raise RefusedError("An observer may not change states; connect as a controller.")
         opened = self._removable if type_ == _REMOVE else self._mutable
@@ -215,21 +233,24 @@ class Gate:
         states: Sequence[int],
         args: msgspec.Raw,
     ) -> msgspec.Struct | None:
-        names = ", ".join(self.names[i] for i in states)
         absent = args == NIL
         if decoder is None:
             if absent:
                 return None
-            raise ProtocolError(f"{names} takes no arguments; some were sent.")
+            raise ProtocolError(f"{self._named(states)} takes no arguments; some were sent.")
         try:
             return decoder.type() if absent else decoder.decode(args)
         except TypeError:
+            expected = decoder.type.__name__
             raise ProtocolError(
-                f"{names} needs {decoder.type.__name__}; none was sent."
+                f"{self._named(states)} needs {expected}; none was sent."
             ) from None
         except DECODE_ERRORS as error:
             expected = decoder.type.__name__
-            raise ProtocolError(f"{names} needs {expected}: {error}.") from None
+            raise ProtocolError(f"{self._named(states)} needs {expected}: {error}.") from None
+
+    def _named(self, states: Sequence[int]) -> str:
+        return ", ".join(self.names[i] for i in states)
 
 
 def _compile(schema: Schema, opened: Opened) -> _Decoders:
