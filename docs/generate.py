@@ -21,6 +21,7 @@ from amnode import errors
 from amnode.machine.schema import Relations, State, States
 from amnode.node.policy.options import (
     ClientOptions,
+    DispatchOptions,
     Option,
     PoolSize,
     SupervisorOptions,
@@ -40,6 +41,7 @@ OPTIONS = {
     SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
     WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
     ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+    DispatchOptions: "`Pool(..., dispatch=DispatchOptions(...))`.",
 }
 
 SCHEMAS = {

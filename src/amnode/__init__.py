@@ -68,13 +68,17 @@ if TYPE_CHECKING:
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_calls import PoolCall
+    from amnode.node.pool_map import PoolMap
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
@@ -147,6 +151,7 @@ _HOME = {
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
@@ -155,6 +160,9 @@ _HOME = {
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_calls": ("PoolCall",),
+    "amnode.node.pool_map": ("PoolMap",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
@@ -184,6 +192,7 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
     "Exposure",
@@ -214,7 +223,10 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
+    "PoolCall",
     "PoolError",
+    "PoolMap",
     "PoolSize",
     "PromiseBroken",
     "ProtocolError",

@@ -34,9 +34,9 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
-        node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
-        node/policy/  view waitlist watching
+        node/policy/  adopt_records adoption core crash deadlines dispatch ending events health
+        node/policy/  lease leasing options owner pace passing pool renewal restart roster
+        node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
         cli/  exits
     """,
@@ -47,9 +47,10 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
-        node/  lease_watch leased listing operating peers pending_call reporting runner
-        node/  supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing local_pool operating peers pending_call pool_calls
+        node/  pool_feed pool_map reporting runner supervisor transition_log work worker
+        node/  worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
         cli/  app entry operator ps shared show

@@ -106,7 +106,7 @@ class Work:
             raise  # it ends the process, which is the answer
         except BaseException as error:
             # Whatever it is, it is the job's: an error of this package must not pass for ours.
-            self._end(_failed(self.job.name, error))
+            self._end(failed(self.job.name, error))
             return
         try:
             data = self.job.encode_result(value)
@@ -158,7 +158,7 @@ class Work:
             self._reply.fail(error)
 
 
-def _failed(name: str, error: BaseException) -> JobFailed:
+def failed(name: str, error: BaseException) -> JobFailed:
     """What a job raised, as data that crosses whatever it is."""
     kind = type(error).__name__
     try:

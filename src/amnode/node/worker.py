@@ -59,6 +59,7 @@ from amnode.node.args import (
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.jobs import Job, jobs_of
@@ -142,7 +143,7 @@ class Worker:
         self.boot_rpc: RpcClient | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
         #: Whether the last job left an error that the next call clears.
         self._failed = False
@@ -702,13 +703,19 @@ class Worker:
         """The job that a call wants, if its lease still holds."""
         if not self.lease.allows(args.epoch):
             raise self._lease_lost(args.epoch)
-        job = self._jobs.get(args.job)
-        if job is None:
-            known = ", ".join(self._jobs) or "none"
-            raise JobUnknownError(
-                f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-            )
-        return job
+        return self.job_named(args.job)
+
+    def job_named(self, name: str) -> Job[..., Any]:
+        """A job of this worker.
+
+        Raises:
+            JobUnknownError: it has none of that name.
+        """
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
 
     def _lease_lost(self, epoch: int) -> LeaseLost:
         why = self._ending() or f"epoch {self.lease.epoch} holds now"
