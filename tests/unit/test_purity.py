@@ -38,7 +38,7 @@ KINDS = {
         node/policy/  lease leasing options owner pace passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
-        cli/  exits
+        cli/  exits settings
     """,
     DRIVERS: """
         __main__.py
@@ -53,13 +53,13 @@ KINDS = {
         node/  worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
-        cli/  app entry operator ps shared show
+        cli/  app call entry journal operate operator ps shared show up
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
-        cli/  places
+        cli/  notify places
     """,
 }
 
@@ -340,7 +340,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (

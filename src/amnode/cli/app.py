@@ -16,6 +16,17 @@ from amnode.errors import OptionError
 
 #: Name, function, and the line in the list of commands; grouped as they are shown.
 COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Run": (("up", "amnode.cli.up:up", "Run a supervisor and its pool, in the foreground."),),
+    "Work": (
+        ("call", "amnode.cli.call:call", "Lease a worker, call a job, print its result."),
+    ),
+    "Operate": (
+        ("set-pool", "amnode.cli.operate:set_pool", "Give the pool another size."),
+        ("restart", "amnode.cli.operate:restart", "Replace every worker, a few at a time."),
+        ("drain", "amnode.cli.operate:drain", "Grant no more leases, and wait for the last."),
+        ("resume", "amnode.cli.operate:resume", "Grant leases again, after a drain."),
+        ("stop", "amnode.cli.operate:stop", "Stop a supervisor and its workers."),
+    ),
     "Look": (
         ("ps", "amnode.cli.ps:ps", "The workers: who holds which, since when, and who waits."),
     ),

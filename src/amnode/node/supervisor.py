@@ -127,6 +127,8 @@ class Supervisor:
             system cannot, or the imports start threads. "command" is always by command. A
             launcher of your own is yours to close.
         local_addr: where operators and peers connect; likewise.
+        operator_token: what operators must prove to have; fresh at each start by default, and
+            in any case in the file `operators.json` of the supervisor's directory.
         peers: local addresses of other supervisors of the same kind and token. A request that
             finds no worker here, and no room for one, is served by a peer that has one.
         state_dir: a directory that outlives the supervisor. One that is started again with it,
@@ -138,7 +140,7 @@ class Supervisor:
     Attributes:
         machine: the supervisor's states.
         token: for the clients; whoever has it can run code here.
-        operator_token: for operators, on the local server; fresh at each start.
+        operator_token: for operators, on the local server; whoever has it can stop the pool.
         public_mux: the listener for clients; `local_rpc` the one for operators.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_SUPERVISOR`.
 
@@ -160,6 +162,7 @@ class Supervisor:
         launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
         local_addr: str = "",
+        operator_token: bytes = b"",
         peers: Sequence[str] = (),
         outside: Outside = REAL,
         on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
@@ -174,7 +177,7 @@ class Supervisor:
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
-        self.operator_token = outside.entropy(32)
+        self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
         self._reporting = Reporting(self.machine, self, self._pid)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
@@ -256,6 +259,11 @@ class Supervisor:
     def local_addr(self) -> str:
         """Where operators and peer supervisors connect; before the start, where they will."""
         return self.local_rpc.address if self.local_rpc is not None else self._local_addr
+
+    @property
+    def directory(self) -> str:
+        """Its directory: sockets, output, `operators.json`; "" before the start."""
+        return str(self._home.path) if self._home is not None else ""
 
     @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
