@@ -49,7 +49,7 @@ KINDS = {
         launch/  inprocess
         node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker launching
         node/  lease_watch leased listing local_pool operating peers pending_call pool_calls
-        node/  pool_feed pool_map reporting runner supervisor transition_log work worker
+        node/  pool_feed pool_map reporting runner supervisor transition_log warm work worker
         node/  worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation

@@ -559,18 +559,13 @@ class Client:
         )
         if self.rpc_super is not None:
             asked = self.rpc_super.source.add1(SupervisorStates.ProvideWorker, args)
-            self.machine.spawn(None, self._asked(request_id, asked))
+            asked.then(partial(self._asked, request_id))
 
-    async def _asked(self, request_id: str, asked: RemoteResult) -> None:
+    def _asked(self, request_id: str, asked: RemoteResult) -> None:
         """A request that the supervisor would not even take in ends here (rule 2)."""
-        try:
-            if await asked:
-                return
-            reason = "The supervisor takes no requests: it is stopping."
-        except ConnectionLost:
-            return  # it is made again at the next supervisor
-        except RpcError as error:
-            reason = str(error)
+        if asked or isinstance(asked.error, ConnectionLost):
+            return  # or it is made again at the next supervisor
+        reason = str(asked.error or "The supervisor takes no requests: it is stopping.")
         self._denied(Denied(request_id=request_id, reason=reason))
 
     def _tell_super(self, state: str, args: ProvideWorkerArgs | WorkerIssuesArgs) -> None:

@@ -203,10 +203,10 @@ class Supervisor:
         self._links: dict[str, WorkerLink] = {}
         self._found: list[WorkerRecord] = []
         self._disowned: dict[str, Process] = {}
-        self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -537,15 +537,17 @@ class Supervisor:
         if self._busy:
             return
         self._busy = True
+        core = self._core
         try:
             while self._inbox:
-                event = self._inbox.popleft()
-                actions = self._core.handle(event, self._now())
+                event, before = self._inbox.popleft(), core.decided
+                actions = core.handle(event, self._now())
                 if self._on_decided is not None:
                     self._on_decided(event, actions)
                 for action in actions:
                     self._do(action)
-                self._publish()
+                if core.decided != before:
+                    self._publish()
         finally:
             self._busy = False
         self._arm()
@@ -560,54 +562,65 @@ class Supervisor:
 
     def _arm(self) -> None:
         """Rule 4."""
+        at = self._core.next_deadline()
+        if at == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._core.next_deadline()
+        self._timer_at = at
         if at is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(at, self._feed, events.Tick())
+            self._timer = asyncio.get_running_loop().call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._timer_at = None
+        self._feed(events.Tick())
 
     def _publish(self) -> None:
         """Shows the core's data as states (rule 2, promise S19)."""
-        view, machine = self.view(), self.machine
-        if not machine.is1(S.Start):
+        shown, machine = self._core.shown(), self.machine
+        is1 = machine.is1
+        if not is1(S.Start):
             return
-        self._peers.tell(view.spare)
-        shown = {
-            S.PoolStarting: view.pool_starting,
-            S.PoolReady: view.pool_ready,
-            S.NormalizingPool: view.normalizing,
-            S.PoolNormalized: view.normalized,
-            S.WorkersAvailable: view.workers_available,
-            S.Drained: view.drained,
-        }
-        if not view.broken and machine.is1(S.ErrPool):  # first: it keeps PoolNormalized out
+        self._peers.tell(shown.spare)
+        if not shown.broken and is1(S.ErrPool):  # first: it keeps PoolNormalized out
             machine.remove((S.ErrPool, S.Exception))
-        off = [name for name, on in shown.items() if not on and machine.is1(name)]
-        if off:
-            machine.remove(off)
-        for name, on in shown.items():
-            if on and machine.not1(name):
-                machine.add1(name)
+        states = (
+            (S.PoolStarting, shown.pool_starting),
+            (S.PoolReady, shown.pool_ready),
+            (S.NormalizingPool, shown.normalizing),
+            (S.PoolNormalized, not shown.normalizing),
+            (S.WorkersAvailable, shown.workers_available),
+            (S.Drained, shown.drained),
+        )
+        wrong = [(name, on) for name, on in states if is1(name) is not on]
+        if wrong:
+            off = [name for name, on in wrong if not on]
+            if off:
+                machine.remove(off)
+            for name, on in states:
+                if on and not is1(name):
+                    machine.add1(name)
         # Not while there is something that it waits for and the core has not heard of.
-        if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
+        if not shown.to_restart and not self._inbox and is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
-        if view.broken and machine.not1(S.ErrPool):
-            add_err_pool(machine, f"The pool is held back: {view.broken}")
+        if shown.broken and not is1(S.ErrPool):
+            add_err_pool(machine, f"The pool is held back: {shown.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:
         """Missing workers are being started, or say why not; the core sees to it."""
-        logger.debug("Pool %s misses workers: %s.", self.name, self.view().why_not_growing)
+        if logger.isEnabledFor(logging.DEBUG):
+            why = self.view().why_not_growing
+            logger.debug("Pool %s misses workers: %s.", self.name, why)
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
-        return self.view().pool_ready
+        return self._core.shown().pool_ready
 
     def PoolReadyExit(self, event: Event) -> bool:
         """Not while the pool is ready, unless the supervisor stops."""
         stopping = self.machine.index(S.Start) in event.mutation.called
-        return stopping or not self.view().pool_ready
+        return stopping or not self._core.shown().pool_ready
 
     # -- deeds: the processes ----------------------------------------------------------------
 
@@ -763,7 +776,10 @@ class Supervisor:
         self._feed(event)
 
     def _do_probe(self, action: events.Probe) -> None:
-        self._ask(action.worker_id, lambda link: link.probe(action.check, fresh=action.fresh))
+        if action.fresh:
+            self._ask(action.worker_id, lambda link: link.greet(action.check))
+        elif (link := self._links.get(action.worker_id)) is not None:
+            link.probe(action.check)
 
     def _do_retire(self, action: events.Retire) -> None:
         logger.debug("Worker %s is to retire: %s.", action.worker_id, action.reason)
@@ -844,22 +860,16 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = self._outside.entropy(32)
-        self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(
             client_id=action.waiter.worker_rpc_id,
-            secret=secret,
+            secret=self._outside.entropy(32),
             expected_tick=action.expected_tick,
             delivery_timeout=terms.delivery_timeout,
             grace=terms.grace,
             maximum=terms.maximum,
         )
-        self.machine.spawn(None, self._serve(link, args, action.epoch))
-
-    async def _serve(self, link: WorkerLink, args: ServeClientArgs, epoch: int) -> None:
-        await link.serve(args, epoch)
-        self._secrets.pop((link.worker_id, epoch), None)
+        link.serve(args, action.epoch)
 
     def _do_withdraw(self, action: events.Withdraw) -> None:
         self._ask(action.worker_id, lambda link: link.withdraw(action.epoch))
@@ -871,7 +881,7 @@ class Supervisor:
             worker_id=action.worker_id,
             epoch=action.epoch,
             address=link.public_addr,
-            secret=self._secrets[action.worker_id, action.epoch],
+            secret=link.lease_secret,
         )
         self._send(action.client_id, grant)
 

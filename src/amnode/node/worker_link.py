@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -51,6 +51,7 @@ from amnode.node.policy.owner import is_stale
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.remote import RemoteResult
 
 logger = logging.getLogger("amnode.node")
 
@@ -67,6 +68,9 @@ _OUTPUT_LINES = 40
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0
+
+#: Why a worker could not be asked.
+_UNCONNECTED = "there is no connection"
 
 
 class WorkerLink:
@@ -87,6 +91,7 @@ class WorkerLink:
     Attributes:
         process: once it runs.
         rpc: once it is connected.
+        lease_secret: of the last client that it was asked to serve.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class WorkerLink:
         self.bootstrap: Bootstrap | None = None
         self.rpc: RpcClient | None = None
         self.public_addr = ""
+        self.lease_secret = b""
         self._home = home
         self._directory = home.path
         self._supervisor_id = supervisor_id
@@ -289,7 +295,8 @@ class WorkerLink:
 
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
-        self._look()
+        if transition.changed:
+            self._look()
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -319,10 +326,25 @@ class WorkerLink:
 
     # -- what the worker is asked ------------------------------------------------------------
 
-    async def serve(self, args: ServeClientArgs, epoch: int) -> None:
-        """Asks it to serve a client. Tells ServeAnswered."""
-        accepted, reason = await self._ask(lambda rpc: rpc.source.add1(W.ServeClient, args))
-        self._tell(events.ServeAnswered(self.worker_id, epoch, accepted, reason))
+    def serve(self, args: ServeClientArgs, epoch: int) -> None:
+        """Asks it to serve a client. Tells ServeAnswered.
+
+        The client waits meanwhile, so no task does.
+        """
+        self.lease_secret = args.secret
+
+        def answered(accepted: bool | None, reason: str) -> None:
+            self._tell(events.ServeAnswered(self.worker_id, epoch, accepted, reason))
+
+        if self.rpc is None:
+            answered(None, _UNCONNECTED)
+            return
+        try:
+            asked = self.rpc.source.add1(W.ServeClient, args)
+        except AmnodeError as error:
+            answered(None, str(error))
+            return
+        asked.then(lambda result: answered(*_answer(result)))
 
     async def withdraw(self, epoch: int) -> None:
         """Takes a hand-over back. Tells WithdrawAnswered."""
@@ -336,18 +358,31 @@ class WorkerLink:
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
 
-    async def probe(self, check: int, *, fresh: bool) -> None:
-        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
-        if fresh:
-            answered = await self._greet()
-            if answered:
-                await self._drop_connection()
-        else:
-            answered, _ = await self._ask(lambda rpc: rpc.source.add1(W.Healthcheck))
+    def probe(self, check: int) -> None:
+        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed.
+
+        It is done for each worker all the time, so there is no task that waits.
+        """
+        if self.rpc is None:
+            self._checked(check, answered=False)
+            return
+        try:
+            asked = self.rpc.source.add1(W.Healthcheck)
+        except AmnodeError:
+            self._checked(check, answered=False)
+            return
+        asked.then(lambda result: self._checked(check, answered=bool(result)))
+
+    async def greet(self, check: int) -> None:
+        """Asks for a sign of life on a new connection. Tells the same."""
+        answered = await self._greet()
         if answered:
-            self._tell(events.CheckAnswered(self.worker_id, check))
-        else:
-            self._tell(events.CheckMissed(self.worker_id, check))
+            await self._drop_connection()
+        self._checked(check, answered=answered)
+
+    def _checked(self, check: int, *, answered: bool) -> None:
+        told = events.CheckAnswered if answered else events.CheckMissed
+        self._tell(told(self.worker_id, check))
 
     async def _greet(self) -> bool:
         """A hello on a new connection: any answer, even a refusal, is a sign of life."""
@@ -374,17 +409,17 @@ class WorkerLink:
             self._tell(events.ConnectionLost(self.worker_id, "it did not answer"))
 
     async def _ask(
-        self, mutate: Callable[[RpcClient], Awaitable[object]]
+        self, mutate: Callable[[RpcClient], RemoteResult]
     ) -> tuple[bool | None, str]:
         """A mutation of the worker: whether it was done, None if nobody knows, and why not."""
         if self.rpc is None:
-            return None, "there is no connection"
+            return None, _UNCONNECTED
         try:
-            return bool(await mutate(self.rpc)), ""
-        except RefusedError as error:  # the worker's own no, and nothing else is one
-            return False, str(error)
+            asked = mutate(self.rpc)
+            await asked
         except AmnodeError as error:
-            return None, str(error)
+            return _said(error), str(error)
+        return _answer(asked)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -433,3 +468,15 @@ class WorkerLink:
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()
+
+
+def _answer(asked: RemoteResult) -> tuple[bool | None, str]:
+    """What a worker made of what it was asked: see `_said`; and why not."""
+    if asked.error is not None:
+        return _said(asked.error), str(asked.error)
+    return bool(asked), ""
+
+
+def _said(error: Exception) -> bool | None:
+    """False if it is the worker's own no, and nothing else is one; None if nobody knows."""
+    return False if isinstance(error, RefusedError) else None
