@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
@@ -79,7 +80,9 @@ if TYPE_CHECKING:
     )
     from amnode.node.pool_calls import PoolCall
     from amnode.node.pool_map import PoolMap
+    from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
@@ -147,6 +150,7 @@ _HOME = {
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
@@ -157,6 +161,8 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
@@ -228,6 +234,7 @@ __all__ = [
     "PoolError",
     "PoolMap",
     "PoolSize",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -247,6 +254,7 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -261,6 +269,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",

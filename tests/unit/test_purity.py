@@ -33,7 +33,7 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args operator_args states
+        node/  args failures jobs names node_args operator_args progress states values
         node/policy/  adopt_records adoption core crash deadlines dispatch ending events health
         node/policy/  lease leasing options owner pace passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
@@ -47,10 +47,10 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker launching
-        node/  lease_watch leased listing local_pool operating peers pending_call pool_calls
-        node/  pool_feed pool_map reporting runner supervisor transition_log warm work worker
-        node/  worker_link
+        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker job_thread
+        node/  launching lease_watch leased listing local_pool loop_host operating peers
+        node/  pending_call pool_calls pool_feed pool_map reporting runner submitted supervisor
+        node/  timers transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
         cli/  app call entry journal operate operator ps shared show up
@@ -58,7 +58,7 @@ KINDS = {
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside private_directory state_directory
+        node/  class_name hard_deadline memory outside private_directory state_directory
         cli/  notify places
     """,
 }
@@ -353,7 +353,10 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py"],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

@@ -12,19 +12,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
-from amnode.errors import AmnodeError, ErrorData, from_data
+from amnode.errors import AmnodeError, ErrorData, JobFailed, from_data
+from amnode.node.failures import Known, as_raised
 from amnode.node.jobs import Job, job
-from amnode.node.work import failed
+from amnode.node.progress import RUNNING
+from amnode.node.values import Packed
+from amnode.node.work import Work
 
 #: Of the job that runs a chunk; no method can have this name.
 CHUNK = "amnode.chunk"
 #: Seconds that calls which never wait may keep the worker's loop; checks have to be answered.
 TURN = 0.005
+
+
+#: What stands beside the values of some calls, by their index; see `Packed`.
+_Beside: TypeAlias = "dict[int, list[memoryview]]"
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
@@ -33,6 +40,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     job: str
     stop: bool
     calls: list[bytes]
+    beside: _Beside = {}
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
@@ -40,42 +48,53 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
 
     results: list[bytes]
     errors: dict[int, ErrorData]
+    beside: _Beside = {}
 
 
 @job
 async def chunk(worker: Any, asked: Asked) -> Answered:
     """Runs the calls of a chunk; a job of every worker."""
-    called = worker.job_named(asked.job)
+    called, running = worker.job_named(asked.job), RUNNING.get()
+    assert isinstance(running, Work)
     results: list[bytes] = []
+    beside: _Beside = {}
     errors: dict[int, ErrorData] = {}
     now = asyncio.get_running_loop().time
     turn = now()
-    for arguments in asked.calls:
+    for at, arguments in enumerate(asked.calls):
         if now() - turn > TURN:
             await asyncio.sleep(0)
             turn = now()
         try:
-            results.append(await _result(worker, called, arguments))
+            given = Packed(arguments, asked.beside.get(at, ()))
+            came = await _result(running, called, called.bind(worker, called.decode(given)))
+            results.append(_noted(at, came, beside))
         except AmnodeError as error:
-            errors[len(results)] = error.to_data()
+            errors[at] = error.to_data()
             if asked.stop:
                 break
             results.append(b"")
-    return Answered(results, errors)
+    return Answered(results, errors, beside)
 
 
 chunk.name = CHUNK
 
 
-async def _result(worker: Any, called: Job[..., Any], arguments: bytes) -> bytes:
-    call = called.bind(worker, called.decode(arguments))
+async def _result(running: Work, called: Job[..., Any], call: Callable[[], Any]) -> Packed:
     try:
-        value = await call()
+        value = await running.come_to(called, call)
     except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
         raise  # they end the chunk, or the process
     except BaseException as error:
-        raise failed(called.name, error) from None
+        raise running.failed(called, error) from None
     return called.encode_result(value)
+
+
+def _noted(at: int, packed: Packed, beside: _Beside) -> bytes:
+    """The value of a call itself; what stands beside it is noted."""
+    if packed.buffers:
+        beside[at] = [*packed.buffers]
+    return bytes(packed.data)
 
 
 # -- the caller's side ---------------------------------------------------------------------
@@ -87,7 +106,9 @@ def ask(called: Job[..., Any], calls: Sequence[tuple[Any, ...]], *, stop: bool) 
     Raises:
         JobArgumentsError: arguments that cannot be encoded, or too few or too many.
     """
-    return Asked(called.name, stop, [called.encode(arguments, {}) for arguments in calls])
+    beside: _Beside = {}
+    values = [_noted(n, called.encode(args, {}), beside) for n, args in enumerate(calls)]
+    return Asked(called.name, stop, values, beside)
 
 
 class Failed:
@@ -95,20 +116,24 @@ class Failed:
 
     __slots__ = ("error",)
 
-    def __init__(self, error: AmnodeError) -> None:
+    def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def results(called: Job[..., Any], answered: Answered) -> list[Any]:
+def results(called: Job[..., Any], answered: Answered, known: Known) -> list[Any]:
     """What came of the calls, in order; `Failed` for one that failed.
 
     After a chunk that was to stop, the last one is the failure, if there is one.
     """
-    decode, errors = called.decode_result, answered.errors
-    if not errors:
-        return [decode(data) for data in answered.results]
-    count = max(len(answered.results), max(errors) + 1)
-    return [
-        Failed(from_data(errors[at])) if at in errors else decode(answered.results[at])
-        for at in range(count)
-    ]
+    errors, beside = answered.errors, answered.beside
+
+    def result(at: int) -> Any:
+        if at in errors:
+            return Failed(_raised(from_data(errors[at]), known))
+        return called.decode_result(Packed(answered.results[at], beside.get(at, ())))
+
+    return [result(at) for at in range(max([len(answered.results), *(n + 1 for n in errors)]))]
+
+
+def _raised(error: AmnodeError, known: Known) -> Exception:
+    return as_raised(error, known) if isinstance(error, JobFailed) else error

@@ -345,7 +345,9 @@ class PoolMap(Generic[R]):
         elif message.calls == 1:
             self._store(first, value)
         else:
-            for at, result in enumerate(chunks.results(self._job, value), first):
+            for at, result in enumerate(
+                chunks.results(self._job, value, self._feed.known), first
+            ):
                 if isinstance(result, chunks.Failed):
                     self._store_failure(at, result.error)
                 else:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union, get_args
 
 import msgspec
 
@@ -34,8 +34,9 @@ from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 #: mutation over: it is made and answered by the taker, when its turn comes.
 Taker: TypeAlias = Callable[[Any, Any], bool]
 
-#: State to the wire struct of its arguments; None if it takes none.
-Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
+#: State to the wire struct of its arguments, or to several that msgspec can tell apart; None if
+#: it takes none.
+Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None]
 
 _MATCH: msgspec.msgpack.Decoder[dict[str, object]] = msgspec.msgpack.Decoder(dict[str, object])
 _CONTROLLER = Role.CONTROLLER
@@ -61,7 +62,8 @@ class Exposure(msgspec.Struct, frozen=True):
 
     Attributes:
         mutable: the states that may be added, each with the struct of its arguments (None: it
-            takes none). A struct all of whose fields have defaults need not be sent.
+            takes none). A struct all of whose fields have defaults need not be sent; of
+            several, the first.
         removable: the states that may be removed, likewise.
         implied: closed states that the relations of opened ones may bring and end (rule 5).
     """
@@ -208,12 +210,11 @@ class Gate:
             match = _MATCH.decode(args)
         except DECODE_ERRORS as error:
             raise ProtocolError(f"A wait for the arguments of {name}: {error}.") from None
-        fields = decoder.type.__struct_fields__
+        fields = dict.fromkeys(f for kind in _kinds(decoder) for f in kind.__struct_fields__)
         unknown = [field for field in match if field not in fields]
         if unknown:
             raise ProtocolError(
-                f"{decoder.type.__name__} has no field {unknown[0]!r}; it has "
-                f"{', '.join(fields)}."
+                f"{_names_of(decoder)} has no field {unknown[0]!r}; it has {', '.join(fields)}."
             )
         return name, match
 
@@ -239,25 +240,40 @@ class Gate:
                 return None
             raise ProtocolError(f"{self._named(states)} takes no arguments; some were sent.")
         try:
-            return decoder.type() if absent else decoder.decode(args)
+            return _kinds(decoder)[0]() if absent else decoder.decode(args)
         except TypeError:
-            expected = decoder.type.__name__
             raise ProtocolError(
-                f"{self._named(states)} needs {expected}; none was sent."
+                f"{self._named(states)} needs {_names_of(decoder)}; none was sent."
             ) from None
         except DECODE_ERRORS as error:
-            expected = decoder.type.__name__
-            raise ProtocolError(f"{self._named(states)} needs {expected}: {error}.") from None
+            raise ProtocolError(
+                f"{self._named(states)} needs {_names_of(decoder)}: {error}."
+            ) from None
 
     def _named(self, states: Sequence[int]) -> str:
         return ", ".join(self.names[i] for i in states)
 
 
 def _compile(schema: Schema, opened: Opened) -> _Decoders:
-    return {
-        schema.index(name): None if struct is None else msgspec.msgpack.Decoder(struct)
-        for name, struct in opened.items()
-    }
+    found: _Decoders = {}
+    for name, structs in opened.items():
+        wanted: Any = Union[structs] if isinstance(structs, tuple) else structs  # noqa: UP007
+        try:
+            found[schema.index(name)] = wanted and msgspec.msgpack.Decoder(wanted)
+        except TypeError as error:
+            raise OptionError(
+                f"The arguments of {name} cannot be told apart: {error}"
+            ) from None
+    return found
+
+
+def _kinds(decoder: msgspec.msgpack.Decoder[Any]) -> tuple[type[msgspec.Struct], ...]:
+    """The structs that a decoder takes."""
+    return get_args(decoder.type) or (decoder.type,)
+
+
+def _names_of(decoder: msgspec.msgpack.Decoder[Any]) -> str:
+    return " or ".join(kind.__name__ for kind in _kinds(decoder))
 
 
 class _Reach:
