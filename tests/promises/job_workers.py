@@ -282,7 +282,7 @@ class Jobs(Worker):
         return data[:10]
 
     @job
-    async def doubled(self, numbers: array.array[float]) -> array.array[float]:
+    async def doubled(self, numbers: array.array) -> array.array:
         return array.array(numbers.typecode, [n * 2 for n in numbers])
 
     @job
@@ -420,7 +420,6 @@ class Kitchen(Worker):
         return n * n
 
     def WorkRequestedState(self, event: Event) -> None:
-        super().WorkRequestedState(event)
         order = event.args
         if isinstance(order, Order):
             self.machine.add1(WorkerStates.Working)

@@ -47,10 +47,10 @@ KINDS = {
         rpc/  client link mux network_machine origin pulse remote server service streams
         rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker job_thread
-        node/  launching lease_watch leased listing local_pool loop_host operating peers
-        node/  pending_call pool_calls pool_feed pool_map reporting runner submitted supervisor
-        node/  timers transition_log warm work worker worker_link
+        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker items
+        node/  job_stream job_thread launching lease_watch leased listing local_pool loop_host
+        node/  operating peers pending_call pool_calls pool_feed pool_map reporting runner
+        node/  submitted supervisor timers transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
         cli/  app call entry journal operate operator ps shared show up

@@ -37,6 +37,7 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
+    JobArgumentsError,
     JobCancelled,
     JobError,
     JobTimeoutError,
@@ -209,6 +210,15 @@ class Worker:
             if not inspect.iscoroutinefunction(getattr(cls, hook)):
                 raise OptionError(f"{cls.__qualname__}.{hook} must be an `async def` method.")
         checked_exceptions(cls.__qualname__, cls.exceptions)
+        own = cls.work_args
+        if own is not None and (
+            not (isinstance(own, type) and issubclass(own, msgspec.Struct))  # pyright: ignore[reportUnnecessaryIsInstance]
+            or own.__struct_config__.array_like
+        ):
+            raise OptionError(
+                f"{cls.__qualname__}.work_args is {own!r}; it must be a msgspec.Struct that is "
+                "not array_like."
+            )
 
     @property
     def machine(self) -> Machine:
@@ -845,6 +855,10 @@ class Worker:
 
     def _work_of(self, job: Job[..., Any], args: WorkArgs, reply: Deferred) -> Work:
         """The call, with arguments that fit."""
+        if job.streams and not reply.wants_stream:
+            raise JobArgumentsError(
+                f"Job {job.name} gives items, not a result; ask for it with `worker.stream`."
+            )
         call = job.bind(self, job.decode(Packed(args.args, args.buffers[1::2])))
         if self._failed:
             self._failed = False

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, Union, get_args
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -34,7 +34,7 @@ from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 #: mutation over: it is made and answered by the taker, when its turn comes.
 Taker: TypeAlias = Callable[[Any, Any], bool]
 
-#: State to the wire struct of its arguments, or to several that msgspec can tell apart; None if
+#: State to the wire struct of its arguments, or to two, of which one is `array_like`; None if
 #: it takes none.
 Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None]
 
@@ -50,7 +50,7 @@ _ADD, _REMOVE, _SET, _TOGGLE = (
 #: The types that most mutations of one state have.
 _SIMPLE = (_ADD, _REMOVE)
 
-_Decoders: TypeAlias = dict[int, "msgspec.msgpack.Decoder[msgspec.Struct] | None"]
+_Decoders: TypeAlias = dict[int, "_Decoder | None"]
 
 
 def _closed() -> Opened:
@@ -218,9 +218,7 @@ class Gate:
             )
         return name, match
 
-    def _only_decoder(
-        self, opened: _Decoders, states: Sequence[int]
-    ) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
+    def _only_decoder(self, opened: _Decoders, states: Sequence[int]) -> _Decoder | None:
         """The decoder of several states; all that take arguments must take the same."""
         found = {d.type: d for i in states if (d := opened[i]) is not None}
         if len(found) > 1:
@@ -230,7 +228,7 @@ class Gate:
 
     def _decode(
         self,
-        decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None,
+        decoder: _Decoder | None,
         states: Sequence[int],
         args: msgspec.Raw,
     ) -> msgspec.Struct | None:
@@ -240,7 +238,7 @@ class Gate:
                 return None
             raise ProtocolError(f"{self._named(states)} takes no arguments; some were sent.")
         try:
-            return _kinds(decoder)[0]() if absent else decoder.decode(args)
+            return decoder.type() if absent else decoder.decode(args)
         except TypeError:
             raise ProtocolError(
                 f"{self._named(states)} needs {_names_of(decoder)}; none was sent."
@@ -255,24 +253,60 @@ class Gate:
 
 
 def _compile(schema: Schema, opened: Opened) -> _Decoders:
-    found: _Decoders = {}
-    for name, structs in opened.items():
-        wanted: Any = Union[structs] if isinstance(structs, tuple) else structs  # noqa: UP007
-        try:
-            found[schema.index(name)] = wanted and msgspec.msgpack.Decoder(wanted)
-        except TypeError as error:
-            raise OptionError(
-                f"The arguments of {name} cannot be told apart: {error}"
-            ) from None
-    return found
+    return {
+        schema.index(name): None if structs is None else _decoder(name, structs)
+        for name, structs in opened.items()
+    }
 
 
-def _kinds(decoder: msgspec.msgpack.Decoder[Any]) -> tuple[type[msgspec.Struct], ...]:
+def _decoder(
+    name: str, structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...]
+) -> _Decoder:
+    if not isinstance(structs, tuple):
+        return msgspec.msgpack.Decoder(structs)
+    by_form = {struct.__struct_config__.array_like: struct for struct in structs}
+    if len(by_form) < len(structs):
+        raise OptionError(
+            f"The arguments of {name} cannot be told apart: of {len(structs)} structs, one may "
+            "be array_like and one not."
+        )
+    return _Either(structs[0], {f: msgspec.msgpack.Decoder(s) for f, s in by_form.items()})
+
+
+class _Either:
+    """Decodes a struct that crosses as an array, or another that crosses as a map.
+
+    Args:
+        type: the first of them.
+        by_form: the decoders, by whether what they take is an array.
+    """
+
+    def __init__(
+        self,
+        type: type[msgspec.Struct],
+        by_form: Mapping[bool, msgspec.msgpack.Decoder[msgspec.Struct]],
+    ) -> None:
+        self.type = type
+        self.by_form = by_form
+
+    def decode(self, data: msgspec.Raw) -> msgspec.Struct:
+        """See `msgspec.msgpack.Decoder`."""
+        first = bytes(memoryview(data)[:1])
+        is_array = b"\x90" <= first <= b"\x9f" or first in (b"\xdc", b"\xdd")
+        return self.by_form.get(is_array, self.by_form[not is_array]).decode(data)
+
+
+_Decoder: TypeAlias = "msgspec.msgpack.Decoder[Any] | _Either"
+
+
+def _kinds(decoder: _Decoder) -> tuple[type[msgspec.Struct], ...]:
     """The structs that a decoder takes."""
-    return get_args(decoder.type) or (decoder.type,)
+    if isinstance(decoder, _Either):
+        return tuple(one.type for one in decoder.by_form.values())
+    return (decoder.type,)
 
 
-def _names_of(decoder: msgspec.msgpack.Decoder[Any]) -> str:
+def _names_of(decoder: _Decoder) -> str:
     return " or ".join(kind.__name__ for kind in _kinds(decoder))
 
 

@@ -302,6 +302,27 @@ class Conversation:
         stream = self._streams[seq] = Incoming(self, seq, item_type, lambda: self.cancel(seq))
         return stream
 
+    def begin_stream(
+        self,
+        type_: int,
+        states: list[int],
+        value: Value,
+        result: Settled,
+        decode: Callable[[msgspec.Raw], T],
+    ) -> Incoming[T]:
+        """Sends a mutation whose answer is a stream, and settles `result` after it."""
+        if self._over is not None:
+            stream: Incoming[Any] = Incoming(self, 0, object, lambda: None)
+            stream.end(self._over_as(Known.NOT_RUN))
+            result.settle(Outcome.UNKNOWN, NIL, self._over_as(Known.NOT_RUN))
+            return stream
+        seq = result.seq = self._session.ask(type_, states, value, download=True)
+        self._results[seq] = result
+        self._hurry()
+        stream = Incoming(self, seq, object, lambda: self.cancel(seq), decode)
+        self._streams[seq] = stream
+        return stream
+
     def cancel(self, seq: int) -> None:
         """Nobody waits for an answer any more."""
         if self._session.cancel(seq):  # it had not even left
