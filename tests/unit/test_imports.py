@@ -41,6 +41,7 @@ OF_A_WORKER = {
     "amnode.node.memory",
     "amnode.node.names",
     "amnode.node.node_args",
+    "amnode.node.operators",
     "amnode.node.outside",
     "amnode.node.policy",
     "amnode.node.policy.deadlines",

@@ -38,7 +38,7 @@ KINDS = {
         node/policy/  lease leasing options owner pace passing pool renewal restart roster
         node/policy/  sizing starting view waitlist watching
         testing/  faults safety search trace
-        cli/  exits settings
+        cli/  exits findings project settings
     """,
     DRIVERS: """
         __main__.py
@@ -48,18 +48,20 @@ KINDS = {
         rpc/transport/  memory port
         launch/  inprocess
         node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker items
-        node/  job_stream job_thread launching lease_watch leased listing local_pool loop_host
-        node/  operating peers pending_call pool_calls pool_feed pool_map reporting runner
-        node/  submitted supervisor timers transition_log warm work worker worker_link
+        node/  job_stream job_thread launching lease_watch leased listing local_pool looking
+        node/  loop_host operating operators peers pending_call pool_calls pool_feed pool_map
+        node/  reporting runner submitted supervisor telling timers transition_log warm work
+        node/  worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
-        cli/  app call entry journal operate operator ps shared show up
+        cli/  app call change completion diagram doctor entry inspect journal machines new
+        cli/  operate operator ps shared show trial up version wait
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name hard_deadline memory outside private_directory state_directory
-        cli/  notify places
+        cli/  notify places probes
     """,
 }
 
@@ -329,6 +331,8 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
 
 TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
+#: What asks the system what it offers has to try it.
+PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
@@ -340,7 +344,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py"],
+        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py", PROBES],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -349,13 +353,14 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "opening of pidfds": (
         _mentions_of("pidfd_open"),
-        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
+        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")]
+        + [PROBES],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py"],
+        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py", "cli/doctor.py", PROBES],
     ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.

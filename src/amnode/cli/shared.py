@@ -32,13 +32,12 @@ class Output:
 
 @Parameter(name="*", group=_WHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class At:
     """Which supervisor a command is for, and by which secret; see `places.find`.
 
     Attributes:
         at: a name, a directory or an address; the only one that runs here by default.
         operator_file: the file with the operators' secret.
-        timeout: seconds that the supervisor has for each answer.
     """
 
     at: Annotated[
@@ -58,6 +57,17 @@ class Where:
             " of the supervisor's directory, or the token alone.",
         ),
     ] = None
+
+
+@Parameter(name="*", group=_WHERE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where(At):
+    """That, and how long to wait for answers.
+
+    Attributes:
+        timeout: seconds that the supervisor has for each answer.
+    """
+
     timeout: Annotated[
         float, Parameter(env_var="AMNODE_TIMEOUT", help="Seconds to wait for an answer.")
     ] = 10.0

@@ -70,6 +70,33 @@ class SetPoolArgs(Wire, frozen=True, kw_only=True):
     max_per_client: int = 0
 
 
+class InspectArgs(Wire, frozen=True, kw_only=True):
+    """`Inspect`, of a supervisor or a worker: what its machine did, as a stream.
+
+    `follow`: it goes on with what happens from now on.
+    """
+
+    follow: bool = False
+
+
+class ReachWorkerArgs(Wire, frozen=True, kw_only=True):
+    """`ReachWorker`: where an operator, by the id of its next connection, finds a worker."""
+
+    worker_id: str
+    operator_id: str
+
+
+class WorkerReached(Wire, frozen=True, kw_only=True):
+    """The answer: the secret opens that address for that operator, once."""
+
+    worker_id: str
+    address: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"WorkerReached({self.worker_id}, {self.address})"
+
+
 # -- supervisor to client (payloads) -----------------------------------------------------
 
 
@@ -154,6 +181,17 @@ class ServeClientArgs(Wire, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ServeClientArgs({self.client_id}, tick={self.expected_tick})"
+
+
+class ServeOperatorArgs(Wire, frozen=True, kw_only=True):
+    """`ServeOperator`: let this operator in, once, within a time; answered with the address."""
+
+    operator_id: str
+    secret: bytes
+    delivery_timeout: float
+
+    def __repr__(self) -> str:
+        return f"ServeOperatorArgs({self.operator_id})"
 
 
 class RetireArgs(Wire, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ whose design this is, but for this, where it contradicts itself:
 4. ClientSendPayload and SuperSendPayload are multi everywhere: none is lost.
 5. Supervisor: Ready is auto.
 6. A redefined Ready still requires Start, everywhere.
-7. Worker: Leased and Releasing are added; they come last.
-8. Supervisor: SetPool, RollingRestart, Draining and Drained are added; they come last.
+7. Worker: Leased, Releasing, Inspect and ServeOperator are added; they come last.
+8. Supervisor: SetPool, RollingRestart, Draining, Drained, Inspect and ReachWorker are added;
+   they come last.
 
 `_order_` is the order of the ticks in machine time, which crosses the wire: a schema only grows
 at its end.
@@ -110,6 +111,10 @@ class SupervisorStates(Basic, StateSource):
     "No new leases are granted; those that there are go on."
     Drained = State(require=("Draining",))
     "That, and no lease is left."
+    Inspect = State(multi=True, require=("Start",))
+    "An operator asks what the supervisor did."
+    ReachWorker = State(multi=True, require=("Start",))
+    "An operator asks where a worker is found."
 
     _order_ = (
         "Exception",
@@ -155,6 +160,8 @@ class SupervisorStates(Basic, StateSource):
         "RollingRestart",
         "Draining",
         "Drained",
+        "Inspect",
+        "ReachWorker",
     )
 
 
@@ -211,6 +218,10 @@ class WorkerStates(Basic, StateSource):
     "The worker is about to end: `on_stop` runs."
     Progressing = State(multi=True, require=("Ready",))
     "The job says how far it is; its tick moves with each report."
+    Inspect = State(multi=True, require=("Start",))
+    "An operator asks what the worker did."
+    ServeOperator = State(multi=True, require=("LocalRpcReady",))
+    "Asked by the supervisor to let an operator in."
 
     _order_ = (
         "Exception",
@@ -246,6 +257,8 @@ class WorkerStates(Basic, StateSource):
         "LeaseSettingUp",
         "TearingDown",
         "Progressing",
+        "Inspect",
+        "ServeOperator",
     )
 
 

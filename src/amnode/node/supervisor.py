@@ -58,6 +58,7 @@ from amnode.node.args import (
 from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerState
+from amnode.node.looking import Looking
 from amnode.node.names import LOG_SUPERVISOR, client_name, is_peer
 from amnode.node.operator_args import Door, WorkerRow
 from amnode.node.outside import REAL, Outside
@@ -185,8 +186,7 @@ class Supervisor:
             self.machine.trace(TransitionLog(logger))
         self.public_mux: Mux | None = None
         self.local_rpc: Mux | None = None
-        self._public_addr = public_addr
-        self._local_addr = local_addr
+        self._public_addr, self._local_addr = public_addr, local_addr
         if isinstance(kind, str) and not bin:
             raise OptionError(
                 f"Pass the command of kind {kind!r}, or its Worker class instead."
@@ -201,6 +201,7 @@ class Supervisor:
         self._home: Home | None = None
         self._stopping = False
         self._links: dict[str, WorkerLink] = {}
+        self._looking = Looking(self.machine, self._links.get, self.opts.story)
         self._found: list[WorkerRecord] = []
         self._disowned: dict[str, Process] = {}
         self._inbox: deque[events.Event] = deque()

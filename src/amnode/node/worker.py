@@ -60,6 +60,7 @@ from amnode.node.args import (
     RetireArgs,
     SendPayloadArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     StartArgs,
     WorkArgs,
     WorkerBoot,
@@ -73,6 +74,7 @@ from amnode.node.failures import known_of
 from amnode.node.job_thread import JobThread
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
+from amnode.node.operators import Operators
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
@@ -159,6 +161,7 @@ class Worker:
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
         self.boot_rpc: RpcClient | None = None
+        self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
         self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
@@ -330,7 +333,7 @@ class Worker:
         if self._ended is not None:
             self._ended.cancel()
         self._disarm()
-        for mux in (self.public_rpc, self.local_rpc):
+        for mux in (self.public_rpc, self.local_rpc, self._operators):
             if mux is not None:
                 mux.abort()
 
@@ -385,6 +388,14 @@ class Worker:
         machine = self.machine
         self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
+        self._operators = Operators(
+            machine,
+            f"unix:{base}.o",
+            name=self.name,
+            exposure=self.exposure,
+            story=self.opts.story,
+            outside=self._outside,
+        )
         self.local_rpc = Mux(
             machine,
             f"unix:{base}.l",
@@ -471,6 +482,8 @@ class Worker:
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
+        if self._operators is not None:
+            await self._operators.close()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
             self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
@@ -952,6 +965,7 @@ _LOCAL = Exposure(
         S.ServeClient: ServeClientArgs,
         S.Releasing: ReleasingArgs,
         S.Healthcheck: None,
+        S.ServeOperator: ServeOperatorArgs,
     },
     removable={S.Start: RetireArgs},
 )

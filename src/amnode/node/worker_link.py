@@ -39,8 +39,10 @@ from amnode.node.args import (
     ReleasingArgs,
     RetireArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     WorkerBoot,
     WorkerInfo,
+    WorkerReached,
 )
 from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import REAL, Outside
@@ -358,6 +360,28 @@ class WorkerLink:
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
 
+    async def let_in(self, operator_id: str) -> WorkerReached:
+        """Has it let an operator in; returns where, and with what secret.
+
+        Raises:
+            AmnodeError: it does not, or there is no connection to it.
+        """
+        if self.rpc is None:
+            raise WorkerConnError(f"Worker {self.worker_id} is not connected (yet).")
+        secret = self._outside.entropy(32)
+        args = ServeOperatorArgs(
+            operator_id=operator_id,
+            secret=secret,
+            delivery_timeout=self._opts.delivery_timeout,
+        )
+        asked = self.rpc.source.request([W.ServeOperator], args, result_type=str)
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                address = await asked
+        except TimeoutError:
+            raise WorkerConnError(f"Worker {self.worker_id} does not answer.") from None
+        return WorkerReached(worker_id=self.worker_id, address=address, secret=secret)
+
     def probe(self, check: int) -> None:
         """Asks for a sign of life. Tells CheckAnswered, or CheckMissed.
 
@@ -463,7 +487,7 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p"):
+            for end in ("log", "l", "p", "o"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:

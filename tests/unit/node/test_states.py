@@ -66,6 +66,8 @@ SUPERVISOR: dict[str, Row] = {
     "RollingRestart": _STARTED_EVENT,
     "Draining": _STARTED,
     "Drained": ("", "Draining", "", "", ""),
+    "Inspect": _STARTED_EVENT,
+    "ReachWorker": _STARTED_EVENT,
 }
 
 WORKER: dict[str, Row] = {
@@ -99,6 +101,8 @@ WORKER: dict[str, Row] = {
     "LeaseSettingUp": ("", "Leased", "", "", ""),
     "TearingDown": _PLAIN,
     "Progressing": ("multi", "Ready", "", "", ""),
+    "Inspect": _STARTED_EVENT,
+    "ServeOperator": ("multi", "LocalRpcReady", "", "", ""),
 }
 
 CLIENT: dict[str, Row] = {

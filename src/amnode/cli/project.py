@@ -1,0 +1,257 @@
+"""Project: the files of a new project, as text: a typed worker, its test, its supervisor.
+
+Pure: from a name to files. `new` writes them.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from amnode.errors import OptionError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,47}\Z")
+
+#: Names that something else already has where the project's package would be imported.
+_TAKEN = frozenset((*sys.stdlib_module_names, "amnode", "tests", "pytest"))
+
+
+class Project(msgspec.Struct, frozen=True):
+    """What the things in a new project are called.
+
+    Attributes:
+        name: of the project and its directory.
+        package: of the Python package.
+        worker: of the Worker class.
+    """
+
+    name: str
+    package: str
+    worker: str
+
+    @classmethod
+    def named(cls, name: str) -> Project:
+        """What things are called in a project of this name.
+
+        Raises:
+            OptionError: the name cannot be that of a Python package; says what to change.
+        """
+        if not _NAME.match(name):
+            raise OptionError(
+                f"{name!r} cannot be the name of a project: use a letter, then up to 47 "
+                "letters, digits, dashes and underscores."
+            )
+        package = name.lower().replace("-", "_")
+        if keyword.iskeyword(package) or package in _TAKEN:
+            raise OptionError(
+                f"A Python package {package!r} would hide the one that has this name already; "
+                f"choose another, such as {name}-worker."
+            )
+        words = re.split(r"[-_]+", name)
+        worker = "".join(word[:1].upper() + word[1:] for word in words)
+        return cls(name, package, worker)
+
+    def files(self) -> Mapping[str, str]:
+        """The text of each file, by its path in the project."""
+        return {
+            path.replace("PACKAGE", self.package): self._fill(text)
+            for path, text in _FILES.items()
+        }
+
+    def _fill(self, text: str) -> str:
+        for mark, value in (
+            ("PROJECT", self.name),
+            ("PACKAGE", self.package),
+            ("WORKER", self.worker),
+        ):
+            text = text.replace(mark, value)
+        return text.lstrip("\n")
+
+
+_WORKER = '''
+"""The worker: what runs in each process of the pool, and what it keeps there."""
+
+from amnode import Worker, job
+
+
+class WORKER(Worker):
+    """Keeps notes for whoever has leased it.
+
+    Each worker is a process of its own and serves one client at a time, so what is on `self`
+    is that client's alone until its lease ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What each worker needs for itself: connections, models, a program that it drives.
+        self._notes: list[str] = []
+
+    @job
+    async def note(self, text: str) -> int:
+        """Keeps a note; returns how many there are."""
+        self._notes.append(text)
+        return len(self._notes)
+
+    @job
+    async def longest(self) -> str:
+        """The longest note."""
+        if not self._notes:
+            raise LookupError("There are no notes yet.")
+        return max(self._notes, key=len)
+
+    async def on_release(self) -> None:
+        """Clears what a client left, so that this worker can serve the next one."""
+        self._notes.clear()
+'''
+
+_TEST = '''
+"""The worker at work, in processes of its own, as in production."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from amnode import Client, JobArgumentsError, JobFailed, Supervisor, WorkerError
+
+from PACKAGE.worker import WORKER
+
+
+@pytest.fixture
+async def supervisor() -> AsyncIterator[Supervisor]:
+    async with Supervisor(WORKER) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture
+async def client(supervisor: Supervisor) -> AsyncIterator[Client]:
+    addrs, token = [supervisor.address], supervisor.token
+    async with Client("test", WORKER, addrs=addrs, token=token) as client:
+        yield client
+
+
+async def test_a_worker_keeps_its_state_between_calls(client: Client) -> None:
+    async with client.lease() as worker:
+        assert await worker.call(WORKER.note, "milk") == 1
+        assert await worker.call(WORKER.note, "bread and butter") == 2
+        assert await worker.call(WORKER.longest) == "bread and butter"
+
+
+async def test_nothing_is_left_for_the_next_client(client: Client) -> None:
+    for _ in range(2):
+        async with client.lease() as worker:
+            assert await worker.call(WORKER.note, "mine") == 1
+
+
+async def test_a_job_that_raises_says_why(client: Client) -> None:
+    async with client.lease() as worker:
+        with pytest.raises((JobFailed, LookupError), match="There are no notes yet"):
+            await worker.call(WORKER.longest)
+
+
+async def test_arguments_are_checked_before_anything_runs(client: Client) -> None:
+    async with client.lease() as worker:
+        with pytest.raises(JobArgumentsError, match="text"):
+            await worker.call(WORKER.note, 7)  # type: ignore[arg-type]
+
+
+async def test_a_worker_that_is_killed_is_replaced(
+    supervisor: Supervisor, client: Client
+) -> None:
+    async with client.lease() as worker:
+        killed = await supervisor.worker(worker.id)
+        os.kill(killed.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="SIGKILL"):
+            while True:  # until the end is noticed, which takes a few milliseconds
+                await worker.call(WORKER.note, "hello?")
+    async with client.lease() as other:
+        assert other.id != killed.id
+        assert await other.call(WORKER.note, "hello") == 1
+'''
+
+_PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "PROJECT"
+version = "0.1.0"
+description = "A pool of WORKER workers."
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["amnode[cli]"]
+
+[project.optional-dependencies]
+dev = ["pytest>=8", "pytest-asyncio>=1"]
+
+[tool.hatch.build.targets.wheel]
+packages = ["PACKAGE"]
+
+[tool.pytest.ini_options]
+testpaths = ["tests"]
+pythonpath = ["."]
+asyncio_mode = "auto"
+asyncio_default_fixture_loop_scope = "function"
+filterwarnings = ["error"]
+"""
+
+_SUPERVISOR = """
+# The pool: `amnode up` in this directory runs it.
+
+worker = "PACKAGE.worker:WORKER"
+name = "PROJECT"
+"""
+
+_README = """
+# PROJECT
+
+A pool of `WORKER` workers, on [amnode](https://pypi.org/project/amnode/): warm processes, each
+leased to one client at a time, watched, and replaced when they die.
+
+| file | what it is |
+|---|---|
+| `PACKAGE/worker.py` | the worker: its jobs, and the state that it keeps |
+| `tests/test_worker.py` | its test, with real processes |
+| `amnode.toml` | the supervisor: how many workers, and how they are treated |
+
+## First
+
+    python3 -m venv .venv && . .venv/bin/activate
+    pip install -e '.[dev]'
+    pytest
+
+## Then
+
+    amnode doctor        # what this machine offers, and what it lacks
+    amnode up            # runs the pool, until Ctrl-C
+
+and in another terminal, in this directory:
+
+    amnode ps
+    amnode call note '"hello"'
+    amnode inspect
+    amnode stop
+"""
+
+_IGNORED = """
+.venv/
+__pycache__/
+.pytest_cache/
+*.egg-info/
+dist/
+"""
+
+_FILES = {
+    "PACKAGE/__init__.py": '"""A pool of WORKER workers."""\n',
+    "PACKAGE/worker.py": _WORKER,
+    "tests/test_worker.py": _TEST,
+    "amnode.toml": _SUPERVISOR,
+    "pyproject.toml": _PYPROJECT,
+    "README.md": _README,
+    ".gitignore": _IGNORED,
+}
