@@ -157,6 +157,18 @@ def test_the_errors_that_it_names_can_be_imported(page: Path) -> None:
     assert ours <= set(amnode.__all__)
 
 
+def test_every_promise_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    promises = [part for part in page.split("\n## ")[1:] if not part.startswith("And ")]
+
+    assert len(promises) >= 21
+    for promise in promises:
+        (line,) = re.findall(r"^Tests: (.*)\.$", promise, re.MULTILINE)
+        for path, _ in LINK.findall(line):
+            tests = (ROOT / "docs" / path).read_text(encoding="utf-8")
+            assert re.search(r"^(async )?def test_", tests, re.MULTILINE), path
+
+
 def test_the_wire_format_names_the_defaults_that_the_options_have() -> None:
     page = (ROOT / "docs/reference/wire-format.md").read_text(encoding="utf-8")
     options = amnode.RpcOptions()
