@@ -45,6 +45,7 @@ OF_A_WORKER = {
     "amnode.node.outside",
     "amnode.node.policy",
     "amnode.node.policy.deadlines",
+    "amnode.node.policy.door",
     "amnode.node.policy.lease",
     "amnode.node.policy.options",
     "amnode.node.policy.owner",

@@ -29,14 +29,14 @@ KINDS = {
         errors.py
         machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
         machine/  schema snapshot story transition
-        rpc/  address backoff exposure options states
+        rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args failures jobs names node_args operator_args progress states values
-        node/policy/  adopt_records adoption core crash deadlines dispatch ending events health
-        node/policy/  lease leasing options owner pace passing pool renewal restart roster
-        node/policy/  sizing starting view waitlist watching
+        node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
+        node/policy/  events health lease leasing options owner pace passing pool renewal
+        node/policy/  restart roster sizing starting view waitlist watching
         testing/  faults safety search trace
         cli/  exits findings project settings
     """,
@@ -54,13 +54,14 @@ KINDS = {
         node/  worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
-        cli/  app call change completion diagram doctor entry inspect journal machines new
-        cli/  operate operator ps shared show trial up version wait
+        cli/  app call change completion crashes diagram doctor entry inspect journal logs
+        cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
-        rpc/transport/  by_address failures stream tcp tls unix
+        rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name hard_deadline memory outside private_directory state_directory
+        node/  class_name hard_deadline memory output_tail outside private_directory
+        node/  state_directory
         cli/  notify places probes
     """,
 }
@@ -360,7 +361,14 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py", "cli/doctor.py", PROBES],
+        [
+            *LAUNCH,
+            "node/hard_deadline.py",
+            "node/outside.py",
+            "testing/__main__.py",
+            "cli/doctor.py",
+            PROBES,
+        ],
     ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.

@@ -31,6 +31,9 @@ COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "Look": (
         ("ps", "amnode.cli.ps:ps", "The workers: who holds which, since when, and who waits."),
+        ("top", "amnode.cli.top:top", "The same, live."),
+        ("logs", "amnode.cli.logs:logs", "What workers write, also those that are gone."),
+        ("crashes", "amnode.cli.crashes:crashes", "Which workers died, and of what."),
         ("inspect", "amnode.cli.inspect:inspect", "A machine: states, clocks, errors, story."),
         ("wait", "amnode.cli.wait:wait", "Wait until a machine is in some states."),
     ),

@@ -21,7 +21,7 @@ import msgspec
 from cyclopts import Group, Parameter
 
 from amnode.cli import places
-from amnode.cli.shared import PLAIN, Output, run_async
+from amnode.cli.shared import PLAIN, Authority, Output, run_async
 from amnode.cli.show import console, table, write_json
 from amnode.cli.up import load_class
 from amnode.errors import AuthError, OptionError
@@ -29,6 +29,7 @@ from amnode.node.client import Client
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.policy.options import ClientOptions
 from amnode.node.worker import Worker
+from amnode.rpc.tls_files import TlsFiles
 
 #: What begins like this is meant to be JSON, so that a mistake in it is no text.
 _JSON_STARTS = '[{"-0123456789'
@@ -42,12 +43,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         token: that they prove to have.
         worker: the class, `module:Class`.
         path: where its modules are looked for.
+        tls: what is shown and trusted at an address that begins with `tls:`.
     """
 
     address: str
     token: bytes
     worker: str
     path: tuple[str, ...]
+    tls: TlsFiles | None
 
     def __repr__(self) -> str:
         return f"Target({self.address}, {self.worker})"
@@ -61,6 +64,7 @@ class Whom:
     Attributes:
         at: a name, a directory, or the address where clients connect.
         token_file: the file with the clients' token.
+        authority: the certificates of who signs for the supervisor.
         worker: the class of the workers.
     """
 
@@ -81,6 +85,7 @@ class Whom:
             "token itself; an option never does.",
         ),
     ] = None
+    authority: Authority = None
     worker: Annotated[
         str,
         Parameter(
@@ -135,8 +140,8 @@ async def _call(
     job, values, named = asked
     try:
         async with (
-            Client(name, kind, addrs=[target.address], token=target.token, opts=options) as me,
-            me.lease() as leased,
+            _client(target, kind, name, options) as client,
+            client.lease() as leased,
         ):
             result = await leased.options(deadline=deadline).call(job, *values, **named)
     except AuthError as error:
@@ -145,6 +150,17 @@ async def _call(
             "file of its own with --token-file."
         ) from None
     _print(result, output)
+
+
+def _client(target: Target, kind: type[Worker], name: str, options: ClientOptions) -> Client:
+    return Client(
+        name,
+        kind,
+        addrs=[target.address],
+        token=target.token,
+        tls=target.tls,
+        opts=options,
+    )
 
 
 def _print(value: object, output: Output) -> None:
@@ -162,12 +178,13 @@ def _target(whom: Whom) -> Target:
     path: tuple[str, ...] = (str(Path.cwd()),)
     run: places.RunFile | None = None
     worker = whom.worker
+    tls = TlsFiles(authority=str(whom.authority)) if whom.authority is not None else None
     if whom.at.startswith(places.SCHEMES):
         address = whom.at
     else:
         place = places.find(whom.at)
         assert place.door is not None, "It was found by its file."
-        address, run = place.door.public_addr, place.run
+        address, run, tls = place.door.public_addr, place.run, place.tls(whom.authority)
     if run is not None:
         worker = worker or run.worker
         path = (*run.path, *path)
@@ -175,7 +192,13 @@ def _target(whom: Whom) -> Target:
         raise OptionError(
             "The class of the workers is not known: name it with --worker module:Class."
         )
-    return Target(address=address, token=_token(whom.token_file, run), worker=worker, path=path)
+    return Target(
+        address=address,
+        token=_token(whom.token_file, run),
+        worker=worker,
+        path=path,
+        tls=tls,
+    )
 
 
 def _token(token_file: Path | None, run: places.RunFile | None) -> bytes:

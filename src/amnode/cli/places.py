@@ -24,6 +24,7 @@ import msgspec
 from amnode.errors import AmnodeError, ConnectionLost, OptionError, Outcome
 from amnode.launch.process import started_at
 from amnode.node.operator_args import DOOR, Door, decode_door
+from amnode.rpc.tls_files import TlsFiles
 
 #: What an address begins with, as opposed to a name or a directory.
 SCHEMES = ("unix:", "tcp:", "tls:")
@@ -69,6 +70,16 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Place({self.address})"
+
+    def tls(self, authority: Path | None) -> TlsFiles | None:
+        """What to show and to trust, where the address asks for it.
+
+        Args:
+            authority: that somebody names; that of the directory else.
+        """
+        if authority is not None:
+            return TlsFiles(authority=str(authority))
+        return self.door.tls if self.door is not None else None
 
     @property
     def is_program(self) -> bool:

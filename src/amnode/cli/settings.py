@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ import msgspec
 
 from amnode.errors import OptionError
 from amnode.node.policy.options import PoolSize, SupervisorOptions
+from amnode.rpc.tls_files import TlsFiles
 
 #: The file that is taken if none is named.
 DEFAULT = "amnode.toml"
@@ -60,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         peers: local addresses of supervisors that help out.
         token_file: the clients' token; made if it is not there.
         operator_file: the operators' secret; a fresh one at each start by default.
+        tls: what is shown and trusted where an address begins with `tls:`; see `TlsFiles`.
+        advertise_host: the host that clients are told, where an address is a wildcard.
+        allow_plaintext: listens off loopback without TLS.
         launcher: how workers start; see `Supervisor`.
         size: of the pool.
         options: of the supervisor.
@@ -75,6 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peers: tuple[str, ...] = ()
     token_file: str = ""
     operator_file: str = ""
+    tls: TlsFiles | None = None
+    advertise_host: str = ""
+    allow_plaintext: bool = False
     launcher: Literal["auto", "command"] = "auto"
     size: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -144,8 +151,9 @@ def settings_of(data: dict[str, Any], base: Path) -> Settings:
         OptionError: a key or value that cannot work; names it.
     """
     _known("", data, Settings.__struct_fields__)
-    if isinstance(data.get("log"), dict):
-        _known("log", data["log"], LogSettings.__struct_fields__)
+    for table, kind in (("log", LogSettings), ("tls", TlsFiles)):
+        if isinstance(data.get(table), dict):
+            _known(table, data[table], kind.__struct_fields__)
     try:
         settings = msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
@@ -172,7 +180,19 @@ def _from(base: Path, settings: Settings) -> Settings:
         state_dir=absolute(settings.state_dir),
         token_file=absolute(settings.token_file),
         operator_file=absolute(settings.operator_file),
+        tls=_tls_from(absolute, settings.tls),
         log=msgspec.structs.replace(settings.log, file=absolute(settings.log.file)),
+    )
+
+
+def _tls_from(absolute: Callable[[str], str], tls: TlsFiles | None) -> TlsFiles | None:
+    if tls is None:
+        return None
+    return msgspec.structs.replace(
+        tls,
+        certificate=absolute(tls.certificate),
+        key=absolute(tls.key),
+        authority=absolute(tls.authority),
     )
 
 

@@ -59,15 +59,28 @@ class At:
     ] = None
 
 
+#: The option by which commands are told whom to trust at an address with TLS.
+Authority = Annotated[
+    Path | None,
+    Parameter(
+        env_var="AMNODE_AUTHORITY",
+        help="For a tls: address: the certificates of who has signed for it (PEM); by default "
+        "those of the supervisor's directory, or those that the system trusts.",
+    ),
+]
+
+
 @Parameter(name="*", group=_WHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where(At):
     """That, and how long to wait for answers.
 
     Attributes:
+        authority: the certificates of who signs for the supervisor.
         timeout: seconds that the supervisor has for each answer.
     """
 
+    authority: Authority = None
     timeout: Annotated[
         float, Parameter(env_var="AMNODE_TIMEOUT", help="Seconds to wait for an answer.")
     ] = 10.0

@@ -43,25 +43,29 @@ S = SupervisorStates
 
 
 def up(
-    what: str = DEFAULT,
+    what: Annotated[
+        str, Parameter(help="The file of settings (TOML), or a worker class as module:Class.")
+    ] = DEFAULT,
     /,
     *,
-    name: str = "",
-    size: Annotated[str, Parameter(help="MIN, MIN:MAX or MIN:MAX:WARM, over the file.")] = "",
-    state_dir: str = "",
-    check: Annotated[bool, Parameter(negative="")] = False,
+    name: Annotated[
+        str, Parameter(help="By which other commands find it; over the file.")
+    ] = "",
+    size: Annotated[
+        str, Parameter(help="MIN, MIN:MAX or MIN:MAX:WARM workers; over the file.")
+    ] = "",
+    state_dir: Annotated[
+        str, Parameter(help="A directory that outlives it; over the file.")
+    ] = "",
+    check: Annotated[
+        bool,
+        Parameter(negative="", help="Only check settings and class; starts nothing."),
+    ] = False,
 ) -> int:
     """Runs a supervisor and its pool, in the foreground.
 
     SIGTERM and Ctrl-C stop it in order, a second one at once; SIGHUP reads the file again for
     the size of the pool. Under systemd, `Type=notify` works.
-
-    Args:
-        what: The file of settings (TOML), or a worker class as module:Class.
-        name: By which the other commands find it; over the file.
-        size: MIN, MIN:MAX or MIN:MAX:WARM workers; over the file.
-        state_dir: A directory that outlives it; over the file.
-        check: Only check the settings and the class; starts nothing.
     """
     settings = _settings(what, name, size, state_dir)
     kind = load_class(settings.worker, settings.path)
@@ -179,6 +183,9 @@ class _Service:
             launcher=settings.launcher,
             state_dir=settings.state_dir,
             peers=settings.peers,
+            tls=settings.tls,
+            advertise_host=settings.advertise_host,
+            allow_plaintext=settings.allow_plaintext,
         )
         with self._signals(supervisor):
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.progress import Progress
 
 
@@ -279,6 +280,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
     `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
     waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
+    `door`: where and how its client comes in.
     """
 
     target: str
@@ -291,6 +293,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     directory: str
     adopt_wait: float = 0.0
     keep: bool = False
+    door: ClientDoor = DEFAULT_DOOR
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"

@@ -21,7 +21,7 @@ from amnode.machine.machine import Machine
 from amnode.machine.transition import Event
 from amnode.node.args import InspectArgs, ReachWorkerArgs, SetPoolArgs
 from amnode.node.names import is_peer
-from amnode.node.operator_args import ListWorkersArgs
+from amnode.node.operator_args import ListCrashesArgs, ListWorkersArgs, ReadOutputArgs
 from amnode.node.policy import events, sizing
 from amnode.node.policy.options import PoolSize
 from amnode.node.policy.view import PoolView
@@ -40,6 +40,8 @@ EXPOSURE = Exposure(
         S.ListWorkers: ListWorkersArgs,
         S.Inspect: InspectArgs,
         S.ReachWorker: ReachWorkerArgs,
+        S.ListCrashes: ListCrashesArgs,
+        S.ReadOutput: ReadOutputArgs,
     },
     removable={S.Start: None, S.Draining: None},
     implied=SupervisorStates.schema().names,  # removing Start ends whatever needs it

@@ -13,8 +13,8 @@ whose design this is, but for this, where it contradicts itself:
 5. Supervisor: Ready is auto.
 6. A redefined Ready still requires Start, everywhere.
 7. Worker: Leased, Releasing, Inspect and ServeOperator are added; they come last.
-8. Supervisor: SetPool, RollingRestart, Draining, Drained, Inspect and ReachWorker are added;
-   they come last.
+8. Supervisor: SetPool, RollingRestart, Draining, Drained, Inspect, ReachWorker, ListCrashes and
+   ReadOutput are added; they come last.
 
 `_order_` is the order of the ticks in machine time, which crosses the wire: a schema only grows
 at its end.
@@ -115,6 +115,10 @@ class SupervisorStates(Basic, StateSource):
     "An operator asks what the supervisor did."
     ReachWorker = State(multi=True, require=("Start",))
     "An operator asks where a worker is found."
+    ListCrashes = State(multi=True, require=("Start",))
+    "The last crashes are listed for an operator."
+    ReadOutput = State(multi=True, require=("Start",))
+    "What workers write is read by an operator."
 
     _order_ = (
         "Exception",
@@ -162,6 +166,8 @@ class SupervisorStates(Basic, StateSource):
         "Drained",
         "Inspect",
         "ReachWorker",
+        "ListCrashes",
+        "ReadOutput",
     )
 
 

@@ -187,11 +187,16 @@ def _arguments(opened: Opened) -> dict[str, tuple[Argument, ...]]:
     return {str(name): _fields(opened[name]) for name in sorted(changes)}
 
 
-def _fields(struct: type[msgspec.Struct] | None) -> tuple[Argument, ...]:
-    if struct is None:
+def _fields(
+    structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None,
+) -> tuple[Argument, ...]:
+    """The fields of the struct that a state takes, or of each of those that it may take."""
+    if structs is None:
         return ()
+    one_or_more = structs if isinstance(structs, tuple) else (structs,)
     return tuple(
         Argument(field.name, _type_name(field.type), field.required)
+        for struct in one_or_more
         for field in msgspec.structs.fields(struct)
     )
 

@@ -76,6 +76,7 @@ from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
 from amnode.node.operators import Operators
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
@@ -92,6 +93,7 @@ from amnode.rpc.options import ONE_CONNECTION, RpcOptions
 from amnode.rpc.origin import Deferred, Origin
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
+from amnode.rpc.transport.with_files import transport_of
 
 logger = logging.getLogger("amnode.node")
 
@@ -194,6 +196,7 @@ class Worker:
         self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
+        self._door = DEFAULT_DOOR
         self._keep = False
         self._owner = Owner()
         self._orphan_ttl = self.opts.orphan_ttl
@@ -251,7 +254,9 @@ class Worker:
     @property
     def public_addr(self) -> str:
         """Where its client connects; "" until it listens."""
-        return self.public_rpc.address if self.public_rpc is not None else ""
+        if self.public_rpc is None:
+            return ""
+        return self._door.told(self.public_rpc.address)
 
     @property
     def lease(self) -> WorkerLease:
@@ -410,9 +415,28 @@ class Worker:
             entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
-        self.public_rpc = Mux(
-            machine,
-            f"unix:{base}.p",
+        try:
+            await self.local_rpc.start()
+            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
+            self.public_rpc = self._public_mux(boot.door, f"unix:{base}.p")
+            await self._open_public(self.public_rpc)
+            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_addr))
+            await self._call_back(boot)
+        except AmnodeError as error:
+            # Without its servers or its bootstrap nobody can ever find this worker.
+            machine.add_err_state(S.ErrSupervisor, error)
+            self._end_unsupervised(f"it cannot be supervised: {error}")
+
+    def _public_mux(self, door: ClientDoor, otherwise: str) -> Mux:
+        """The server for the client; of a network, with what TLS shows.
+
+        Raises:
+            OptionError: what TLS needs cannot be read.
+        """
+        self._door = door
+        return Mux(
+            self.machine,
+            door.address or otherwise,
             name=f"{self.name}-public",
             exposure=self.exposure(),
             takers={S.WorkRequested: self._calls.take},
@@ -422,20 +446,12 @@ class Worker:
             on_cut=self._client_left,
             on_resumed=self._client_back,
             on_disconnected=self._client_left,
-            transport=self._outside.transport,
+            transport=transport_of(
+                self._outside.transport, door.tls, allow_plaintext=door.allow_plaintext
+            ),
             entropy=self._outside.entropy,
             options=_PUBLIC,
         )
-        try:
-            await self.local_rpc.start()
-            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
-            await self._open_public(self.public_rpc)
-            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_rpc.address))
-            await self._call_back(boot)
-        except AmnodeError as error:
-            # Without its servers or its bootstrap nobody can ever find this worker.
-            machine.add_err_state(S.ErrSupervisor, error)
-            self._end_unsupervised(f"it cannot be supervised: {error}")
 
     async def _open_public(self, mux: Mux) -> None:
         try:
@@ -461,7 +477,7 @@ class Worker:
             address = NodeRpcArgs(
                 id=self.machine.id,
                 local_addr=self.local_rpc.address,
-                public_addr=self.public_rpc.address,
+                public_addr=self.public_addr,
             )
             if not await client.source.add1(BootstrapStates.WorkerAddr, address):
                 raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,7 @@ from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.adopt_records import WorkerRecord
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.owner import is_stale
 from amnode.node.states import WorkerStates
@@ -67,6 +69,9 @@ _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
 _OUTPUT_LINES = 40
+
+#: What of a worker's moves is remembered for the report of its death.
+_MOVES = 20
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0
@@ -88,6 +93,7 @@ class WorkerLink:
         opts: the supervisor's.
         tell: takes events for the core.
         record: of a worker that is there already.
+        door: how the worker lets its clients in.
         outside: what it touches.
 
     Attributes:
@@ -108,6 +114,7 @@ class WorkerLink:
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
         record: WorkerRecord | None = None,
+        door: ClientDoor = DEFAULT_DOOR,
         outside: Outside = REAL,
     ) -> None:
         self.worker_id = worker_id
@@ -123,6 +130,7 @@ class WorkerLink:
         self._schema = schema
         self._opts = opts
         self._tell = tell
+        self._door = door
         self._outside = outside
         self._record = record or WorkerRecord(
             worker_id=worker_id, kind=kind, secret=outside.entropy(32)
@@ -131,6 +139,7 @@ class WorkerLink:
             self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
+        self._moves: deque[tuple[float, str]] = deque(maxlen=_MOVES)
         self._adopted: AdoptedProcess | None = None
         self._hang: events.Hang | None = None
         #: What it wrote before its stacks were asked for, which are written to the same file.
@@ -188,6 +197,7 @@ class WorkerLink:
             directory=str(self._directory),
             adopt_wait=self._opts.adopt_wait if self._home.is_kept else 0.0,
             keep=self._home.is_kept,
+            door=self._door,
         )
         start = {
             "run": "amnode.node.worker:main",
@@ -298,7 +308,20 @@ class WorkerLink:
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
         if transition.changed:
+            self._remember(transition)
             self._look()
+
+    def _remember(self, transition: Transition) -> None:
+        machine = transition.machine
+        for index in transition.changed:
+            name = machine.schema.names[index]
+            verb = "began" if machine.is1(name) else "ended"
+            self._moves.append((asyncio.get_running_loop().time(), f"{name} {verb}"))
+
+    def moves(self) -> tuple[str, ...]:
+        """What its supervisor saw of it last, oldest first, and how long ago."""
+        now = asyncio.get_running_loop().time()
+        return tuple(f"{now - at:.3f} s before: {what}" for at, what in self._moves)
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -487,7 +510,8 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p", "o"):
+            self._home.keep_output(self.name)
+            for end in ("l", "p", "o"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:

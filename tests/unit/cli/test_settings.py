@@ -9,6 +9,7 @@ import pytest
 
 from amnode import OptionError, PoolSize, SupervisorOptions
 from amnode.cli.settings import LogSettings, read_settings, settings_of
+from amnode.rpc.tls_files import TlsFiles
 
 HERE = Path("/project")
 
@@ -41,7 +42,9 @@ def test_paths_are_taken_from_the_directory_of_the_file() -> None:
         token_file="/run/token",
         operator_file="operators",
         log={"file": "log", "format": "json"},
+        tls={"certificate": "chain.pem", "authority": "/etc/authority.pem"},
     )
+    assert found.tls == TlsFiles("/project/chain.pem", "", "/etc/authority.pem")
     assert found.path == ("/project/src", "/lib")
     assert (found.state_dir, found.token_file) == ("/project/state", "/run/token")
     assert (found.operator_file, found.log.file) == ("/project/operators", "/project/log")
@@ -69,6 +72,8 @@ def test_a_name_is_made_of_the_class(worker: str) -> None:
         ({"log": {"level": "loud"}}, "log.level: "),
         ({"log": {"levl": "info"}}, "log.levl is not known; did you mean level?"),
         ({"log": 3}, "log: expected `object`"),
+        ({"tls": {"cert": "x"}}, "tls.cert is not known"),
+        ({"tls": {"mutual": True}}, "needs an authority"),
         ({"launcher": "magic"}, "launcher: "),
         ({"path": "src"}, "path: expected `array`"),
     ],

@@ -68,6 +68,8 @@ SUPERVISOR: dict[str, Row] = {
     "Drained": ("", "Draining", "", "", ""),
     "Inspect": _STARTED_EVENT,
     "ReachWorker": _STARTED_EVENT,
+    "ListCrashes": _STARTED_EVENT,
+    "ReadOutput": _STARTED_EVENT,
 }
 
 WORKER: dict[str, Row] = {

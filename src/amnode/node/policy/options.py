@@ -266,6 +266,12 @@ class SupervisorOptions(LeaseTerms, frozen=True, kw_only=True):
             "which takes longer for it; off",
         ),
     ] = None
+    crashes_kept: Annotated[
+        int, count(least=0, why="reports of so many crashes are kept, in a state directory too")
+    ] = 20
+    outputs_kept: Annotated[
+        int, count(least=0, why="the output of so many workers is kept after their end")
+    ] = 10
     adopt_wait: Annotated[
         float,
         seconds(

@@ -3,7 +3,7 @@ checks, its errors, the loss of the connection, and its exit.
 
 1. What a worker said counts only on the connection on which it said it.
 2. The checks of many workers are due at the same few moments of an interval, so that one turn
-   sees to several; none waits longer than the interval.
+   sees to many; none waits longer than the interval.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from amnode.node.policy.renewal import Renewal
 from amnode.node.policy.roster import SERVING, Condition, Doom, Member
 from amnode.node.policy.starting import Starting
 
-#: The moments of an interval at which checks are due.
-_SLOTS = 8
+#: Workers that are checked together; more at once would hold up whatever else there is to do.
+_TOGETHER = 64
 
 
 class Watching:
@@ -187,7 +187,7 @@ class Watching:
     def _check_again(self, member: Member) -> None:
         """Invariant 2."""
         interval = self._pool.options.worker_check_interval
-        slot = interval / _SLOTS
+        slot = interval / (1 + len(self._pool.roster) // _TOGETHER)
         at = (self._pool.now + interval) // slot * slot
         self._pool.due.set((Due.CHECK, member.worker_id), at)
 
