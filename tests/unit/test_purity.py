@@ -27,8 +27,8 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
-        machine/  schema snapshot story transition
+        machine/  arguments binding breakpoints clock diagram mixins picture plan queue related
+        machine/  resolve schema snapshot story transition
         rpc/  address backoff exposure options states
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
