@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
@@ -75,7 +76,9 @@ if TYPE_CHECKING:
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
@@ -143,6 +146,7 @@ _HOME = {
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
@@ -152,6 +156,8 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
@@ -216,6 +222,7 @@ __all__ = [
     "PayloadArgs",
     "PoolError",
     "PoolSize",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -235,6 +242,7 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -249,6 +257,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",

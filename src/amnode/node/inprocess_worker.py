@@ -13,6 +13,7 @@ import msgspec
 from amnode.launch.inprocess import InProcess, InProcessLauncher
 from amnode.node.args import WorkerBoot
 from amnode.node.class_name import load
+from amnode.node.loop_host import LoopHost
 from amnode.node.worker import Worker
 
 #: What the boot record of a worker says is to be run.
@@ -34,7 +35,7 @@ async def live(worker: Worker, boot: WorkerBoot, process: InProcess) -> int:
     """
     process.on_terminate(lambda: worker.stop("SIGTERM"))
     process.on_kill(lambda: _kill(worker, process))
-    return await worker.run(boot, process)
+    return await worker.run(boot, LoopHost(process))
 
 
 async def _live(payload: bytes, process: InProcess) -> int:

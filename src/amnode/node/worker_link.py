@@ -63,7 +63,7 @@ _FOLLOWED = (W.Exception, W.ErrClient, W.ErrSupervisor, W.Start, W.Ready, W.Leas
 _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
-_OUTPUT_LINES = 20
+_OUTPUT_LINES = 40
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0

@@ -30,8 +30,8 @@ from amnode.machine.resolve import bits, each
 from amnode.machine.schema import EXCEPTION, Schema
 from amnode.machine.tracing import Follower
 from amnode.rpc.exposure import ErrorReport
-from amnode.rpc.protocol.wire import Request
-from amnode.rpc.remote import Conversation, RemoteCall, RemoteCheck, RemoteResult
+from amnode.rpc.protocol.wire import Request, Value
+from amnode.rpc.remote import Conversation, RemoteCall, RemoteCheck, RemoteResult, Settled
 from amnode.rpc.streams import Incoming
 
 T = TypeVar("T")
@@ -217,6 +217,25 @@ class NetworkMachine(MachineApi):
         """
         result = self._calls.call(_ADD, self._indexes(states), args, upload)
         return RemoteCall(result, result_type)
+
+    def begin(self, state: int, args: Value, result: Settled) -> None:
+        """Asks the source for a state, as `request` does; the answer settles `result`.
+
+        Args:
+            state: its index.
+            args: encoded.
+            result: what the answer goes to; it has to take back itself what nobody waits for,
+                with `take_back`.
+
+        Raises:
+            RefusedError: too many mutations wait for their answer.
+            DeliveryError: the arguments are too large; nothing was sent.
+        """
+        self._calls.begin(_ADD, [state], args, result)
+
+    def take_back(self, result: Settled) -> None:
+        """Tells the source that nobody waits for the answer any more, which is still due."""
+        self._calls.cancel(result.seq)
 
     def stream(
         self,

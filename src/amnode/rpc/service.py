@@ -261,6 +261,8 @@ class Service:
         origin = Origin(self, event.seq)
         try:
             args = self._gate.check(self.server.role, event.type, event.states, event.args)
+            if self._gate.takers and self._taken(event, args, origin):
+                return
             if isinstance(self._source, NetworkMachine):
                 self._forward(self._source, event, args, origin)
                 return
@@ -275,6 +277,14 @@ class Service:
             task = loop.create_task(self._ran_later(origin, result), context=Context())
             self._queued[task] = None
             task.add_done_callback(lambda done: self._queued.pop(done, None))
+
+    def _taken(self, event: Called, args: object, origin: Origin) -> bool:
+        """Whether somebody else makes the mutation, when its turn comes."""
+        states = event.states
+        if event.type != _ADD or len(states) != 1:
+            return False
+        taker = self._gate.takers.get(states[0])
+        return taker is not None and taker(args, origin)
 
     def _mutate(
         self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
