@@ -586,6 +586,7 @@ class Supervisor:
         if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if view.broken and machine.not1(S.ErrPool):
+            logger.error("Pool %s starts no workers for now: %s", self.name, view.broken)
             add_err_pool(machine, f"The pool is held back: {view.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:
