@@ -210,6 +210,7 @@ class LeasedWorker:
             self.machine.take_back(call)
         elif call in self._waiting:
             self._waiting.remove(call)
+            call.tell_over()
 
     def call_lost(self, call: PendingCall[Any], error: ConnectionLost) -> None:
         """See `Caller`: it fails when it is known why (rule 2)."""

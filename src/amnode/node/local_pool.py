@@ -52,6 +52,10 @@ A = TypeVar("A")
 S = SupervisorStates
 
 
+#: What changes how many workers the calls may have.
+_SHIFTS = (events.Requested, events.Resized, events.DrainRequested)
+
+
 class PoolCalls:
     """Calls to the workers of a pool, with options of their own; made by `Pool.options`."""
 
@@ -275,7 +279,6 @@ class Pool(PoolCalls):
     def set_pool(self, min: int, max: int, warm: int) -> None:
         """Gives the pool another size, at once; see `Supervisor.set_pool`."""
         self.supervisor.set_pool(min, max, warm)
-        self._feed.look()
 
     def view(self) -> PoolView:
         """The pool in numbers; see `Supervisor.view`."""
@@ -365,7 +368,7 @@ class Pool(PoolCalls):
         return self._waiting > 0 or waiting > self._feed.asked
 
     def _decided(self, event: events.Event, _actions: object) -> None:
-        if isinstance(event, events.Requested | events.DrainRequested) and self._feed.workers:
+        if isinstance(event, _SHIFTS):
             asyncio.get_running_loop().call_soon(self._feed.look)
 
 
