@@ -67,8 +67,9 @@ if TYPE_CHECKING:
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
-    from amnode.node.listing import WorkerRow, WorkerState
+    from amnode.node.listing import WorkerState
     from amnode.node.local_pool import Pool
+    from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
         DispatchOptions,
@@ -157,7 +158,8 @@ _HOME = {
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
-    "amnode.node.listing": ("WorkerRow", "WorkerState"),
+    "amnode.node.listing": ("WorkerState",),
+    "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.local_pool": ("Pool",),
     "amnode.node.pool_calls": ("PoolCall",),
     "amnode.node.pool_map": ("PoolMap",),

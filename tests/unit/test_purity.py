@@ -33,12 +33,13 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args states
-        node/policy/  adopt_records adoption core crash deadlines dispatch ending events health
-        node/policy/  lease leasing options owner pace passing pool renewal restart roster
-        node/policy/  sizing starting
+        node/  args jobs names node_args operator_args states
+        node/policy/  adopt_records adoption core crash deadlines ending events health lease
+        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
+        node/policy/  dispatch pace
         node/policy/  view waitlist watching
         testing/  faults safety search trace
+        cli/  exits
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -46,16 +47,21 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker launching
-        node/  lease_watch leased listing local_pool operating peers pending_call pool_calls
-        node/  pool_feed pool_map runner supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
+        node/  listing operating peers reporting supervisor transition_log work worker
+        node/  worker_link
+        node/  dispatcher pending_call runner
+        node/  chunks local_pool pool_calls pool_feed pool_map
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
+        __main__.py
+        cli/  app entry operator ps shared show
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
+        cli/  places
     """,
 }
 
