@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from amnode.node.pool_map import PoolMap
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -164,6 +166,8 @@ _HOME = {
     "amnode.node.pool_calls": ("PoolCall",),
     "amnode.node.pool_map": ("PoolMap",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -250,6 +254,9 @@ __all__ = [
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",

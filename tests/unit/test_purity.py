@@ -51,7 +51,7 @@ KINDS = {
         node/  listing operating peers reporting supervisor transition_log work worker
         node/  worker_link
         node/  dispatcher pending_call runner
-        node/  chunks local_pool pool_calls pool_feed pool_map
+        node/  chunks local_pool loop_thread pool_calls pool_feed pool_map sync_map sync_pool
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py

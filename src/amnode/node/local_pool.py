@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar
@@ -126,6 +126,21 @@ class PoolCalls:
             ordered=ordered, chunk=chunk, buffer=buffer, return_exceptions=return_exceptions
         )
         return self._pool.make_map(self._options, job, iterables, how)
+
+    def map_handed(
+        self,
+        job: Job[..., R],
+        handed: AsyncIterator[tuple[Any, ...]],
+        *,
+        ordered: bool,
+        chunk: int | None,
+        return_exceptions: bool,
+    ) -> PoolMap[R]:
+        """The map of `SyncPool`: arguments come from another thread, as they were bundled."""
+        how = MapOptions(
+            ordered=ordered, chunk=chunk, return_exceptions=return_exceptions, packed=True
+        )
+        return self._pool.make_map(self._options, job, (handed,), how)
 
 
 class Pool(PoolCalls):

@@ -109,6 +109,10 @@ class PoolCall(Generic[R]):
         """
         return self._future.result()
 
+    def exception(self) -> BaseException | None:
+        """What awaiting it raises, once it is done; None if it does not."""
+        return self._future.exception()
+
     def add_done_callback(self, callback: Callable[[PoolCall[R]], object]) -> None:
         """Calls back, soon after it is done."""
         self._future.add_done_callback(lambda _: callback(self))

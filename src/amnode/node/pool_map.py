@@ -52,6 +52,7 @@ class MapOptions(msgspec.Struct, frozen=True, kw_only=True):
     chunk: int | None = None
     buffer: int | None = None
     return_exceptions: bool = False
+    packed: bool = False  # an asynchronous iterable gives the arguments of each call as a tuple
 
     def __post_init__(self) -> None:
         for name, value in (("chunk", self.chunk), ("buffer", self.buffer)):
@@ -173,7 +174,7 @@ class PoolMap(Generic[R]):
         while True:
             if self._closed:
                 raise StopAsyncIteration
-            if self._ready or self._taken in self._found:
+            if self.has_more:
                 return self._take()
             if self._failed is not None and (
                 not self._how.ordered or self._failed[0] <= self._taken
@@ -220,7 +221,7 @@ class PoolMap(Generic[R]):
 
     def _reopen(self) -> None:
         """Goes on reading, where there was no room and half of it is free again."""
-        if self._is_full and 2 * self._untaken <= self._room:
+        if self._is_full and 2 * self._untaken <= self.room:
             self._is_full = False
             self._feed.open(self)
 
@@ -255,8 +256,13 @@ class PoolMap(Generic[R]):
         return self._read - self._taken - have
 
     @property
-    def _room(self) -> int:
-        """Rule 1."""
+    def has_more(self) -> bool:
+        """Whether there is a result that nobody needs to wait for."""
+        return bool(self._ready) or self._taken in self._found
+
+    @property
+    def room(self) -> int:
+        """How many arguments may be read whose results nobody has taken (rule 1)."""
         if self._how.buffer is not None:
             return self._how.buffer
         calls, depth = self._feed.at_once(self.paced, self.chunk)
@@ -269,7 +275,7 @@ class PoolMap(Generic[R]):
         if self._one_by_one:
             at, items = self._one_by_one.popleft()
             return self._message(at, [items])
-        calls = min(calls, self._room - self._untaken)
+        calls = min(calls, self.room - self._untaken)
         if calls < 1:
             self._is_full = True
             return None
@@ -305,7 +311,8 @@ class PoolMap(Generic[R]):
         """Reads a few arguments of an asynchronous iterable, and has them sent."""
         try:
             for _ in range(calls):
-                self._read_ahead.append((await anext(source),))
+                item = await anext(source)
+                self._read_ahead.append(item if self._how.packed else (item,))
                 if len(self._read_ahead) == 1:  # with what comes in this turn of the loop
                     asyncio.get_running_loop().call_soon(self._have_read)
         except StopAsyncIteration:
