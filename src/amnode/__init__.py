@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
@@ -77,9 +78,10 @@ if TYPE_CHECKING:
         SupervisorOptions,
         WorkerOptions,
     )
-    from amnode.node.pool_calls import PoolCall
     from amnode.node.pool_map import PoolMap
+    from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
     from amnode.node.sync_map import SyncMap
     from amnode.node.sync_pool import SyncCall, SyncPool
@@ -149,6 +151,7 @@ _HOME = {
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
@@ -159,11 +162,12 @@ _HOME = {
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.local_pool": ("Pool",),
-    "amnode.node.pool_calls": ("PoolCall",),
     "amnode.node.pool_map": ("PoolMap",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.sync_map": ("SyncMap",),
@@ -228,10 +232,10 @@ __all__ = [
     "Outcome",
     "PayloadArgs",
     "Pool",
-    "PoolCall",
     "PoolError",
     "PoolMap",
     "PoolSize",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -251,6 +255,7 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
@@ -268,6 +273,7 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",

@@ -34,6 +34,7 @@ KINDS = {
         rpc/protocol/  session streams subscription sync wire
         launch/  output
         node/  args jobs names node_args operator_args states
+        node/  failures progress values
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  dispatch pace
@@ -47,10 +48,10 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
-        node/  dispatcher pending_call runner
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
+        node/  lease_watch leased listing operating peers pending_call runner supervisor
+        node/  transition_log work worker worker_link
+        node/  job_thread loop_host reporting submitted timers
         node/  chunks local_pool loop_thread pool_calls pool_feed pool_map sync_map sync_pool
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
@@ -62,6 +63,7 @@ KINDS = {
         launch/  command entry fork_channel forking forkserver output_file process reaper
         node/  class_name memory outside private_directory state_directory
         cli/  places
+        node/  hard_deadline
     """,
 }
 
@@ -355,7 +357,10 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "node/hard_deadline.py", "testing/__main__.py"],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),

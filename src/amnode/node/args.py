@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from amnode.node.progress import Progress
+
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything here."""
@@ -203,12 +205,30 @@ class WorkArgs(Wire, frozen=True, kw_only=True, array_like=True):
     """`WorkRequested`: a job and its arguments, encoded; decoded once, by the job itself.
 
     They cross as bytes, so that what is in them is the job's alone: no frame is refused for it.
+    `news`: the number by which the caller knows the progress of this call; 0 is no interest.
+    `buffers` comes last (`node/values.py`).
     """
 
     job: str = ""
-    args: bytes = b"\xc0"
+    args: memoryview = memoryview(b"\xc0")
     epoch: int = 0
     deadline: float | None = None
+    hard_deadline: float | None = None
+    news: int = 0
+    buffers: tuple[memoryview, ...] = ()
+
+
+# -- worker to client (payload) ------------------------------------------------------------
+
+#: The payload that has `ProgressNews`; it is for the client itself.
+PROGRESS = "JobProgress"
+
+
+class ProgressNews(Wire, frozen=True, kw_only=True, array_like=True):
+    """How far the call of that number is."""
+
+    news: int
+    progress: Progress
 
 
 # -- supervisor to the process of a worker -------------------------------------------------

@@ -43,6 +43,7 @@ from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node.args import (
+    PROGRESS,
     CrashReport,
     Denied,
     Grant,
@@ -51,6 +52,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
+from amnode.node.failures import Known, known_of
 from amnode.node.lease_watch import LeaseWatch
 from amnode.node.leased import LeasedWorker
 from amnode.node.names import (
@@ -68,6 +70,7 @@ from amnode.node.policy.options import (
     checked_wait,
 )
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+from amnode.node.submitted import News
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.address import parse_address
@@ -147,6 +150,8 @@ class Client:
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
+        self._known: Known = known_of(kind) if isinstance(kind, type) else {}
+        self._news = News()
         self._outside = outside
         self._instance = f"{id}.{outside.entropy(4).hex()}"
         self.machine = Machine(ClientStates, id=f"nc-{id}")
@@ -305,6 +310,7 @@ class Client:
             secret=grant.secret,
             schema=self.schema,
             consumer=self.machine,
+            private={PROGRESS: self._news.heard},
             on_lost=partial(self._worker_lost, grant),
             transport=self._outside.transport,
             entropy=self._outside.entropy,
@@ -338,7 +344,12 @@ class Client:
         try:
             async with asyncio.timeout(self.opts.conn_timeout):
                 await rpc.start()
-        except (RpcError, SchemaError, OSError, TimeoutError) as error:
+            source = rpc.source
+            if source.is1(WorkerStates.LeaseSettingUp):  # the worker bounds it
+                await source.when_not1(WorkerStates.LeaseSettingUp)
+            if source.is1(WorkerStates.Releasing) or source.not1(WorkerStates.Leased):
+                raise LeaseError("The worker could not be set up for this lease.")
+        except (RpcError, LeaseError, SchemaError, OSError, TimeoutError) as error:
             return error
         return None
 
@@ -378,13 +389,35 @@ class Client:
         for old in self._mirrors:  # the newest worker is the one that the states show
             old.close()
         self._mirrors = [mirror]
-        worker = LeasedWorker(rpc, grant.worker_id, grant.epoch, self._release, self._why_lost)
+        worker = LeasedWorker(
+            rpc,
+            grant.worker_id,
+            grant.epoch,
+            self._release,
+            self._why_lost,
+            self._renew,
+            news=self._news,
+            known=self._known,
+        )
         self._held[grant.worker_id, grant.epoch] = worker
         self.rpc_worker = rpc
         self.machine.remove((S.ErrWorker, S.Exception))
         self._show()
         self._leave_super_if_told()
         return worker
+
+    async def _renew(self, worker: LeasedWorker) -> None:
+        """Has a lease whose worker is lost go on with another one."""
+        fresh = await self.req_worker()
+        lost, rpc = (worker.id, worker.epoch), worker.rpc
+        if worker.released:  # while this was asked for: nobody else will end it
+            await fresh.release()
+            return
+        self._held.pop(lost, None)
+        self._lease_over(*lost, rpc)
+        self._unsettle(rpc.stop())
+        worker.take_over(fresh)
+        self._held[worker.id, worker.epoch] = worker
 
     def _release(self, worker: LeasedWorker) -> asyncio.Future[None]:
         """Ends a lease; what it returns is done when the worker has ended it too."""

@@ -86,9 +86,9 @@ class Dispatcher:
         self._rest_tick = 0
         self._pressed = False
 
-    def take(self, args: WorkArgs, origin: Origin) -> bool:
+    def take(self, args: object, origin: Origin) -> bool:
         """A call came; False for the plain form, which is the machine's own (`Taker`)."""
-        if not args.job:
+        if not isinstance(args, WorkArgs) or not args.job:
             return False
         reply = origin.defer()
         reply.release()

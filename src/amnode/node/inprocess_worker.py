@@ -13,6 +13,7 @@ import msgspec
 from amnode.launch.inprocess import InProcess, InProcessLauncher
 from amnode.node.args import WorkerBoot
 from amnode.node.class_name import load
+from amnode.node.loop_host import LoopHost
 from amnode.node.worker import Worker
 
 
@@ -27,7 +28,7 @@ async def _live(payload: bytes, process: InProcess) -> int:
     worker: Worker = load(boot.target, boot.script)()
     process.on_terminate(lambda: worker.stop("SIGTERM"))
     process.on_kill(lambda: _kill(worker, process))
-    return await worker.run(boot, process)
+    return await worker.run(boot, LoopHost(process))
 
 
 def _kill(worker: Worker, process: InProcess) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,18 +26,25 @@ import msgspec
 from amnode.errors import (
     AmnodeError,
     AuthError,
+    Cause,
     ConnectionLost,
+    JobFailed,
+    LeaseError,
     LeaseLost,
     OptionError,
     Outcome,
     WorkerError,
 )
+from amnode.node import failures
 from amnode.node.args import CrashReport, WorkArgs
 from amnode.node.jobs import Job
 from amnode.node.pending_call import PendingCall
 from amnode.node.policy import crash
 from amnode.node.policy.options import checked_wait
+from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
+from amnode.node.submitted import News, OnProgress, Submitted
+from amnode.node.values import beside
 from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
@@ -51,14 +58,54 @@ logger = logging.getLogger("amnode.node")
 
 S = WorkerStates
 
+_encode = msgspec.msgpack.Encoder().encode
+
 #: Calls that are sent ahead of their turn: enough to keep a worker busy, and few to take back.
 CREDIT = 32
 
 
-class CallOptions(msgspec.Struct, frozen=True):
-    """How calls are made; see `LeasedWorker.options`."""
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made; see `LeasedWorker.options`.
+
+    Raises:
+        OptionError: a value that cannot work.
+    """
 
     deadline: float | None = None
+    hard_deadline: float | None = None
+    retry: int = 0
+    on_progress: OnProgress | None = None
+
+    def __post_init__(self) -> None:
+        checked_wait("deadline", self.deadline, least=0.001)
+        checked_wait("hard_deadline", self.hard_deadline, least=0.001)
+        if None not in (self.deadline, self.hard_deadline):
+            soft, hard = self.deadline or 0.0, self.hard_deadline or 0.0
+            if hard < soft:
+                raise OptionError(
+                    f"hard_deadline is {hard:g} s, before the deadline of {soft:g} s; it is "
+                    "for jobs that do not stop at their deadline, so it must be later."
+                )
+        if type(self.retry) is not int or self.retry < 0:
+            raise OptionError(f"retry is {self.retry!r}; it must be a whole number, 0 or more.")
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise OptionError(f"on_progress is {self.on_progress!r}; it must be callable.")
+
+    def check(self, job: Job[..., Any]) -> None:
+        """Whether calls of a job may be made so.
+
+        Raises:
+            OptionError: it is no job, or may not be retried.
+        """
+        if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise OptionError(
+                f"{job!r} is no job; pass the job itself, such as Squares.square."
+            )
+        if self.retry and not job.idempotent:
+            raise OptionError(
+                f"retry={self.retry} may run {job.name} twice, which was not declared to be "
+                "harmless: declare it with @job(idempotent=True), or leave retry out."
+            )
 
 
 class LeasedWorker:
@@ -77,12 +124,20 @@ class LeasedWorker:
         epoch: int,
         release: Callable[[LeasedWorker], asyncio.Future[None]],
         why_lost: Callable[[LeasedWorker], Awaitable[CrashReport | None]],
+        renew: Callable[[LeasedWorker], Awaitable[None]],
+        *,
+        news: News,
+        known: failures.Known,
     ) -> None:
         self.id = worker_id
         self.epoch = epoch
         self.rpc = rpc
         self._release = release
         self._why_lost = why_lost
+        self._renew = renew
+        self._renewal = asyncio.Lock()
+        self._news = news
+        self._known = known
         self._options = CallOptions()
         self._released = False
         self._over: asyncio.Future[None] | None = None
@@ -103,20 +158,48 @@ class LeasedWorker:
         """The worker's states, followed live; reads and waits are local."""
         return self.rpc.source
 
+    @property
+    def released(self) -> bool:
+        """Whether its client has given it back."""
+        return self._released
+
     def __repr__(self) -> str:
         return f"<LeasedWorker {self.id} epoch={self.epoch}>"
 
     # -- calling -----------------------------------------------------------------------------
 
-    def options(self, *, deadline: float | None = None) -> Calls:
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        hard_deadline: float | None = None,
+        retry: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> Calls:
         """Says how the next calls are made: `worker.options(deadline=2).call(...)`.
 
         Args:
             deadline: seconds that the job may take, from its start; then it is cancelled and
                 the call raises `JobTimeoutError`. None, the default, is no limit.
+            hard_deadline: seconds after which the worker's process ends, whatever the job does;
+                the call raises `WorkerError` with the cause `Cause.HARD_DEADLINE`, and the pool
+                makes another worker. None, the default, is no limit.
+            retry: how often the call is made again, each time on another worker, if its worker
+                dies or is lost; for jobs declared as idempotent. This object goes on with the
+                new worker.
+            on_progress: called with each report of `job.progress`; some are left out where they
+                come faster than 20 a second, the last one never.
+
+        Raises:
+            OptionError: a value that cannot work.
         """
-        checked_wait("deadline", deadline, least=0.001)
-        return Calls(self, msgspec.structs.replace(self._options, deadline=deadline))
+        options = CallOptions(
+            deadline=deadline,
+            hard_deadline=hard_deadline,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        return Calls(self, options)
 
     async def call(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs a job of the worker and returns its result.
@@ -128,7 +211,10 @@ class LeasedWorker:
 
         Raises:
             JobArgumentsError: they do not fit; the message names the argument. It was not run.
-            JobFailed: the job raised; has the remote traceback as a note.
+            Exception: the job raised it, and it is one of Python's own or in `exceptions` of
+                the worker class; has the remote traceback as a note, and a `JobFailed` as its
+                cause.
+            JobFailed: the job raised another one, which `error_type` names.
             JobCancelled: the job was cancelled at the worker.
             WorkerError: the worker died; says of what, and what its last lines were.
             LeaseLost: the lease is over.
@@ -144,7 +230,18 @@ class LeasedWorker:
         kwargs: dict[str, Any],
     ) -> R:
         """Makes one call; what `call` and `Calls.call` share."""
-        return await self.begin(options, job, args, kwargs)
+        if not options.retry:
+            return await self.begin(options, job, args, kwargs)
+        left = options.retry
+        while True:
+            lease = self.id, self.epoch
+            try:
+                return await self.begin(options, job, args, kwargs)
+            except WorkerError as error:
+                if not left or error.cause is Cause.HARD_DEADLINE:
+                    raise
+                left -= 1
+                await self._go_on(lease, error)
 
     def begin(
         self,
@@ -155,25 +252,74 @@ class LeasedWorker:
     ) -> PendingCall[R]:
         """Makes one call without waiting for it; others may be made before it is answered.
 
+        It is made once, whatever `options.retry` says.
+
         Raises:
+            OptionError: it is no job, or may not be retried.
             JobArgumentsError: see `call`; so for what the future may raise.
         """
-        if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise OptionError(
-                f"{job!r} is no job; pass the job itself, such as Squares.square."
-            )
+        options.check(job)
+        packed = job.encode(args, kwargs)
         work = WorkArgs(
             job=job.name,
-            args=job.encode(args, kwargs),
+            args=memoryview(packed.data),
             epoch=self.epoch,
             deadline=options.deadline,
+            hard_deadline=options.hard_deadline,
+            news=self._news.listen(options.on_progress) if options.on_progress else 0,
         )
-        call = PendingCall(self, job, work, self._loop)
+        call = PendingCall(self, job, work, packed.buffers, self._loop)
+        if options.on_progress is not None:
+            call.add_done_callback(lambda _call: self._news.forget(work.news))
         if len(self._sent) < CREDIT and not self._waiting:
             self._send(call)
         else:
             self._waiting.append(call)
         return call
+
+    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Makes a call and returns at once; see `Submitted` and `call`."""
+        return self.submit_with(self._options, job, args, kwargs)
+
+    def submit_with(
+        self,
+        options: CallOptions,
+        job: Job[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Submitted[R]:
+        """Makes one call; what `submit` and `Calls.submit` share."""
+        options.check(job)
+        also = options.on_progress
+
+        def make(report: OnProgress) -> Coroutine[Any, Any, R]:
+            def tell(progress: Progress) -> None:
+                report(progress)
+                if also is not None:
+                    also(progress)
+
+            told = msgspec.structs.replace(options, on_progress=tell)
+            return self.call_with(told, job, args, kwargs)
+
+        return Submitted(make, job.name)
+
+    async def _go_on(self, lost: tuple[str, int], error: WorkerError) -> None:
+        """Goes on with another worker, unless another call has brought one already."""
+        async with self._renewal:
+            if self._released:
+                raise error
+            if (self.id, self.epoch) == lost:
+                logger.debug("Worker %s is lost; its call runs again: %s", self.id, error)
+                try:
+                    await self._renew(self)
+                except LeaseError as none:
+                    raise none from error
+
+    def take_over(self, other: LeasedWorker) -> None:
+        """Goes on with the worker of another lease, which is this one's from now on."""
+        self.id, self.epoch, self.rpc = other.id, other.epoch, other.rpc
+        self.report = other.report
+        self._in_doubt = False
 
     def _send(self, call: PendingCall[Any]) -> None:
         machine = self.rpc.source
@@ -182,13 +328,20 @@ class LeasedWorker:
             return
         self._sent[call] = None
         try:
-            value = wire.encode(call.work, "The arguments")
+            value = wire.encode(
+                beside(_encode(call.work), call.buffers) if call.buffers else call.work,
+                "The arguments",
+            )
             machine.begin(machine.index(S.WorkRequested), value, call)
         except AmnodeError as error:
             self._sent.pop(call, None)
             call.fail(error)
 
     # -- for calls ---------------------------------------------------------------------------
+
+    def call_raised(self, call: PendingCall[Any], failure: JobFailed) -> Exception:
+        """See `Caller`."""
+        return failures.as_raised(failure, {**call.job.known, **self._known})
 
     def call_over(self, call: PendingCall[Any]) -> None:
         """See `Caller`: another may be sent (rule 1)."""
@@ -244,11 +397,12 @@ class LeasedWorker:
         """What a call on a worker that is gone ends with."""
         if self._released:
             return LeaseLost(f"The lease of {self.id} was released.", outcome=outcome)
+        machine = self.machine  # the lease may go on with another one
         # A lease that the worker said it is ending, with no call in it, needs no other word.
         told = self._was_refused or (outcome is Outcome.NOT_RUN and self._is_ending)
         report = None if told else await self._why_lost(self)
-        if report is None and self._ended_orderly():
-            why = str(self.machine.lost or "its worker is ending it").rstrip(".")
+        if report is None and self._ended_orderly(machine):
+            why = str(machine.lost or "its worker is ending it").rstrip(".")
             if self._was_refused:
                 why = "the connection to it was cut for longer than its grace"
             return LeaseLost(
@@ -266,8 +420,8 @@ class LeasedWorker:
         lost = self.machine.lost
         return lost is not None and isinstance(lost.__cause__, AuthError)
 
-    def _ended_orderly(self) -> bool:
-        return self._is_ending or self._was_refused or self.machine.not1(S.Leased)
+    def _ended_orderly(self, machine: NetworkMachine) -> bool:
+        return machine.is1(S.Releasing) or machine.not1(S.Leased) or self._was_refused
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -293,3 +447,7 @@ class Calls:
             JobTimeoutError: it ran past the deadline, and was cancelled.
         """
         return await self._worker.call_with(self._options, job, args, kwargs)
+
+    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Makes a call and returns at once; see `LeasedWorker.submit`."""
+        return self._worker.submit_with(self._options, job, args, kwargs)

@@ -96,6 +96,13 @@ class Host(Protocol):
         """Ends it at once, whatever is going on in it."""
         ...
 
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        """Ends it in so many seconds, even if its loop is blocked; what it returns stops that.
+
+        It exits with `EXIT_HARD_DEADLINE`, and `words` are the last line of its output.
+        """
+        ...
+
 
 class OwnProcess:
     """The process that runs this code."""
@@ -109,6 +116,13 @@ class OwnProcess:
     def exit(self, code: int) -> None:
         """Ends it with all that it started."""
         end_process(code)
+
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        """See `Host`."""
+        from amnode.node.hard_deadline import HARD_DEADLINE  # few need it
+
+        HARD_DEADLINE.set(seconds, words)
+        return HARD_DEADLINE.clear
 
 
 class Outside(msgspec.Struct, frozen=True):

@@ -6,12 +6,12 @@ It is a future: to be awaited, asked, or called back from. Cancelling it tells t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from amnode.errors import AmnodeError, ConnectionLost, RefusedError
+from amnode.errors import AmnodeError, ConnectionLost, JobFailed, RefusedError
 from amnode.node.args import WorkArgs
 from amnode.node.jobs import Job
 from amnode.rpc.protocol.wire import Outcome
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
         def call_taken_back(self, call: PendingCall[Any]) -> None:
             """Nobody waits for it any more."""
+            ...
+
+        def call_raised(self, call: PendingCall[Any], failure: JobFailed) -> Exception:
+            """Its job raised; what to raise for that here."""
             ...
 
         def call_lost(self, call: PendingCall[Any], error: ConnectionLost) -> None:
@@ -47,22 +51,30 @@ class PendingCall(asyncio.Future[R]):
         caller: who made it.
         job: which job.
         work: what is sent.
+        buffers: what goes with it, beside it (see `values.py`).
         loop: the running loop.
 
     Attributes:
         job: which job.
         work: what is sent.
+        buffers: what goes with it.
         seq: the number of its mutation; 0 while it was not sent.
         on_over: called once with the call, in the turn in which the worker has nothing more to
             do with it and it is done; for one that was cancelled, that is after it is done.
     """
 
     def __init__(
-        self, caller: Caller, job: Job[..., R], work: WorkArgs, loop: asyncio.AbstractEventLoop
+        self,
+        caller: Caller,
+        job: Job[..., R],
+        work: WorkArgs,
+        buffers: Sequence[memoryview],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(loop=loop)
         self.job = job
         self.work = work
+        self.buffers = buffers
         self.seq = 0
         self.on_over: Callable[[PendingCall[R]], None] | None = None
         self._caller = caller
@@ -92,6 +104,8 @@ class PendingCall(asyncio.Future[R]):
                 self.set_exception(unfit)
         elif error is None:
             self.set_exception(RefusedError("The source canceled the mutation."))
+        elif isinstance(error, JobFailed):
+            self.set_exception(self._caller.call_raised(self, error))
         else:
             self.set_exception(error)
 

@@ -1,10 +1,11 @@
-"""PoolCall: one call that a `Pool` was given, and the handle by which it is waited for."""
+"""What a `Pool` has to do: a message to a worker, and where its answer goes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
 
 from amnode.node.jobs import Job
 from amnode.node.leased import CallOptions
@@ -47,23 +48,9 @@ class Piece(Protocol):
 
 
 class PoolCall(Generic[R]):
-    """A call that was made by `Pool.submit`.
+    """One call, from the moment when it was made to its answer; a `Piece`."""
 
-    Awaiting it gives the result, or raises what the job raised. It may be awaited more than
-    once. Cancelling who awaits it, or `cancel()`, cancels the call: one that has not started
-    never will, and one that runs is cancelled at its worker.
-    """
-
-    __slots__ = (
-        "_future",
-        "args",
-        "calls",
-        "job",
-        "kwargs",
-        "options",
-        "paced",
-        "retries",
-    )
+    __slots__ = ("args", "calls", "future", "job", "kwargs", "options", "paced", "retries")
 
     def __init__(
         self,
@@ -76,57 +63,23 @@ class PoolCall(Generic[R]):
         self.job = job
         self.args = args
         self.kwargs = kwargs
-        self.options = options
+        # The pool itself makes it again, on another worker.
+        self.options = msgspec.structs.replace(options, retry=0) if options.retry else options
+        self.retries = options.retry
         self.paced = job.name
         self.calls = 1
-        self.retries = 0
-        self._future = future
-
-    def __await__(self) -> Generator[Any, None, R]:
-        return self._future.__await__()
-
-    def __repr__(self) -> str:
-        how = "cancelled" if self.cancelled() else "done" if self.done() else "open"
-        return f"<PoolCall {self.job.name} {how}>"
-
-    def cancel(self) -> bool:
-        """Cancels the call; returns False if it is done already."""
-        return self._future.cancel()
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self._future.cancelled()
-
-    def done(self) -> bool:
-        """Whether awaiting it would return or raise at once."""
-        return self._future.done()
-
-    def result(self) -> R:
-        """What awaiting it gives, once it is done.
-
-        Raises:
-            asyncio.InvalidStateError: it is not.
-        """
-        return self._future.result()
-
-    def exception(self) -> BaseException | None:
-        """What awaiting it raises, once it is done; None if it does not."""
-        return self._future.exception()
-
-    def add_done_callback(self, callback: Callable[[PoolCall[R]], object]) -> None:
-        """Calls back, soon after it is done."""
-        self._future.add_done_callback(lambda _: callback(self))
+        self.future = future
 
     @property
     def over(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._future.done()
+        return self.future.done()
 
     def ended(self, error: BaseException | None, value: Any) -> None:
-        """It has its answer; called by the pool."""
-        if self._future.done():
+        """It has its answer."""
+        if self.future.done():
             return
         if error is None:
-            self._future.set_result(value)
+            self.future.set_result(value)
         else:
-            self._future.set_exception(error)
+            self.future.set_exception(error)

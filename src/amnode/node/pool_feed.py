@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from amnode.errors import (
     AmnodeError,
+    Cause,
     ConnectionLost,
     LeaseLost,
     Outcome,
@@ -279,7 +280,7 @@ class Feed:
             piece.ended(error, None)
         elif error.outcome is Outcome.NOT_RUN:
             self._queue.appendleft(piece)
-        elif piece.retries > 0:
+        elif piece.retries > 0 and not _was_told_to_end(error):
             piece.retries -= 1
             self._queue.appendleft(piece)
         else:
@@ -435,3 +436,8 @@ class Feed:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _was_told_to_end(error: Exception) -> bool:
+    """Whether the call itself said when its worker was to end."""
+    return isinstance(error, WorkerError) and error.cause is Cause.HARD_DEADLINE

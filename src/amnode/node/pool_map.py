@@ -31,6 +31,7 @@ import msgspec
 
 from amnode.errors import AmnodeError, JobArgumentsError, OptionError
 from amnode.node import chunks
+from amnode.node.failures import Known
 from amnode.node.jobs import Job
 from amnode.node.leased import CallOptions
 from amnode.node.pool_feed import Feed
@@ -77,9 +78,6 @@ class _Message:
         calls: int,
         job: Job[..., Any],
         args: tuple[Any, ...],
-        options: CallOptions,
-        paced: str,
-        retries: int,
     ) -> None:
         self.owner = owner
         self.first = first
@@ -87,9 +85,9 @@ class _Message:
         self.job = job
         self.args = args
         self.kwargs: dict[str, Any] = {}
-        self.options = options
-        self.paced = paced
-        self.retries = retries
+        self.options = owner.options
+        self.paced = owner.paced
+        self.retries = owner.retries
         self.over = False
 
     def ended(self, error: BaseException | None, value: Any) -> None:
@@ -115,12 +113,16 @@ class PoolMap(Generic[R]):
         total: int | None,
         options: CallOptions,
         how: MapOptions,
+        known: Known,
     ) -> None:
+        #: As one message is made; the pool itself makes it again.
+        self.options = msgspec.structs.replace(options, retry=0)
+        self.retries = options.retry
+        self._known = known
         self._feed = feed
         self._job = job
         self._source = arguments
         self._total = total
-        self._options = options
         self._how = how
         self._started = False
         self._collects = False
@@ -338,7 +340,7 @@ class PoolMap(Generic[R]):
                 items = items[:1]
             else:
                 job, args = chunks.chunk, (asked,)
-        message = _Message(self, first, len(items), job, args, self._options, self.paced, 0)
+        message = _Message(self, first, len(items), job, args)
         self._out[message] = None
         return message
 
@@ -352,7 +354,7 @@ class PoolMap(Generic[R]):
         elif message.calls == 1:
             self._store(first, value)
         else:
-            for at, result in enumerate(chunks.results(self._job, value), first):
+            for at, result in enumerate(chunks.results(self._job, value, self._known), first):
                 if isinstance(result, chunks.Failed):
                     self._store_failure(at, result.error)
                 else:

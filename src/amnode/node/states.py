@@ -202,7 +202,15 @@ class WorkerStates(Basic, StateSource):
     Leased = State(require=("Start",))
     "A client has this worker. Its tick while active is the lease's epoch."
     Releasing = State(require=("Leased",))
-    "The lease is ending: the job is cancelled, the hook runs, the session is closed."
+    "The lease is ending: the job is cancelled, `on_release` runs, the session is closed."
+    SettingUp = State(require=("Start",))
+    "The worker is not ready yet: `on_start` runs."
+    LeaseSettingUp = State(require=("Leased",))
+    "A lease has begun: `on_lease` runs, and its client waits."
+    TearingDown = State()
+    "The worker is about to end: `on_stop` runs."
+    Progressing = State(multi=True, require=("Ready",))
+    "The job says how far it is; its tick moves with each report."
 
     _order_ = (
         "Exception",
@@ -234,6 +242,10 @@ class WorkerStates(Basic, StateSource):
         "SendPayload",
         "Leased",
         "Releasing",
+        "SettingUp",
+        "LeaseSettingUp",
+        "TearingDown",
+        "Progressing",
     )
 
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
@@ -35,8 +36,8 @@ from amnode.node.policy.options import (
     SupervisorOptions,
 )
 from amnode.node.policy.view import PoolView
-from amnode.node.pool_calls import PoolCall
 from amnode.node.pool_map import arguments_of
+from amnode.node.submitted import OnProgress
 from amnode.node.sync_map import SyncMap
 from amnode.node.worker import Worker
 
@@ -54,7 +55,7 @@ class SyncCall(Future[R]):
     def __init__(self, thread: LoopThread) -> None:
         super().__init__()
         self._thread = thread
-        self._made: PoolCall[R] | None = None
+        self._made: asyncio.Future[R] | None = None
 
     def cancel(self) -> bool:
         """Cancels the call; returns False if it is done already."""
@@ -66,7 +67,7 @@ class SyncCall(Future[R]):
         self._thread.soon(self._cancel_made)
         return True
 
-    def make(self, make: Callable[[], PoolCall[R]]) -> None:
+    def make(self, make: Callable[[], asyncio.Future[R]]) -> None:
         """Makes the call; called in the thread of the loop."""
         if self.cancelled():
             return
@@ -81,7 +82,7 @@ class SyncCall(Future[R]):
         if self._made is not None:
             self._made.cancel()
 
-    def _made_done(self, made: PoolCall[R]) -> None:
+    def _made_done(self, made: asyncio.Future[R]) -> None:
         if not made.cancelled():
             error = made.exception()
             self._end(error, None if error is not None else made.result())
@@ -119,7 +120,7 @@ class SyncCalls:
         What is wrong with the call itself, the future raises.
         """
         call: SyncCall[R] = SyncCall(self._thread)
-        self._thread.soon(call.make, lambda: self._calls.submit(job, *args, **kwargs))
+        self._thread.soon(call.make, lambda: self._calls.begin(None, job, args, kwargs))
         return call
 
     def map(
@@ -173,9 +174,25 @@ class SyncWorker:
         self._worker = worker
         self._calls = calls or worker
 
-    def options(self, *, deadline: float | None = None) -> SyncWorker:
-        """Says how the next calls are made; see `LeasedWorker.options`."""
-        return SyncWorker(self._thread, self._worker, self._worker.options(deadline=deadline))
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        hard_deadline: float | None = None,
+        retry: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> SyncWorker:
+        """Says how the next calls are made; see `LeasedWorker.options`.
+
+        `on_progress` is called in the thread of the pool's loop.
+        """
+        calls = self._worker.options(
+            deadline=deadline,
+            hard_deadline=hard_deadline,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        return SyncWorker(self._thread, self._worker, calls)
 
     def call(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs a job of the worker and returns its result; see `LeasedWorker.call`."""
@@ -269,9 +286,25 @@ class SyncPool(SyncCalls):
 
     # -- workers -----------------------------------------------------------------------------
 
-    def options(self, *, deadline: float | None = None) -> SyncCalls:
-        """Says how the next calls are made; see `Pool.options`."""
-        return SyncCalls(self._thread, self._pool.options(deadline=deadline))
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        hard_deadline: float | None = None,
+        retry: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> SyncCalls:
+        """Says how the next calls are made; see `Pool.options`.
+
+        `on_progress` is called in the thread of the pool's loop.
+        """
+        calls = self._pool.options(
+            deadline=deadline,
+            hard_deadline=hard_deadline,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        return SyncCalls(self._thread, calls)
 
     @contextmanager
     def lease(self, *, timeout: float | None = None) -> Generator[SyncWorker]:

@@ -34,8 +34,9 @@ from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 #: mutation over: it is made and answered by the taker, when its turn comes.
 Taker: TypeAlias = Callable[[Any, Any], bool]
 
-#: State to the wire struct of its arguments; None if it takes none.
-Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
+#: State to the wire struct of its arguments, or to two, of which one is `array_like`; None if
+#: it takes none.
+Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None]
 
 _MATCH: msgspec.msgpack.Decoder[dict[str, object]] = msgspec.msgpack.Decoder(dict[str, object])
 _CONTROLLER = Role.CONTROLLER
@@ -49,7 +50,7 @@ _ADD, _REMOVE, _SET, _TOGGLE = (
 #: The types that most mutations of one state have.
 _SIMPLE = (_ADD, _REMOVE)
 
-_Decoders: TypeAlias = dict[int, "msgspec.msgpack.Decoder[msgspec.Struct] | None"]
+_Decoders: TypeAlias = dict[int, "_Decoder | None"]
 
 
 def _closed() -> Opened:
@@ -61,7 +62,8 @@ class Exposure(msgspec.Struct, frozen=True):
 
     Attributes:
         mutable: the states that may be added, each with the struct of its arguments (None: it
-            takes none). A struct all of whose fields have defaults need not be sent.
+            takes none). A struct all of whose fields have defaults need not be sent; of
+            several, the first.
         removable: the states that may be removed, likewise.
         implied: closed states that the relations of opened ones may bring and end (rule 5).
     """
@@ -208,18 +210,15 @@ class Gate:
             match = _MATCH.decode(args)
         except DECODE_ERRORS as error:
             raise ProtocolError(f"A wait for the arguments of {name}: {error}.") from None
-        fields = decoder.type.__struct_fields__
+        fields = dict.fromkeys(f for kind in _kinds(decoder) for f in kind.__struct_fields__)
         unknown = [field for field in match if field not in fields]
         if unknown:
             raise ProtocolError(
-                f"{decoder.type.__name__} has no field {unknown[0]!r}; it has "
-                f"{', '.join(fields)}."
+                f"{_names_of(decoder)} has no field {unknown[0]!r}; it has {', '.join(fields)}."
             )
         return name, match
 
-    def _only_decoder(
-        self, opened: _Decoders, states: Sequence[int]
-    ) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
+    def _only_decoder(self, opened: _Decoders, states: Sequence[int]) -> _Decoder | None:
         """The decoder of several states; all that take arguments must take the same."""
         found = {d.type: d for i in states if (d := opened[i]) is not None}
         if len(found) > 1:
@@ -229,7 +228,7 @@ class Gate:
 
     def _decode(
         self,
-        decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None,
+        decoder: _Decoder | None,
         states: Sequence[int],
         args: msgspec.Raw,
     ) -> msgspec.Struct | None:
@@ -241,13 +240,13 @@ class Gate:
         try:
             return decoder.type() if absent else decoder.decode(args)
         except TypeError:
-            expected = decoder.type.__name__
             raise ProtocolError(
-                f"{self._named(states)} needs {expected}; none was sent."
+                f"{self._named(states)} needs {_names_of(decoder)}; none was sent."
             ) from None
         except DECODE_ERRORS as error:
-            expected = decoder.type.__name__
-            raise ProtocolError(f"{self._named(states)} needs {expected}: {error}.") from None
+            raise ProtocolError(
+                f"{self._named(states)} needs {_names_of(decoder)}: {error}."
+            ) from None
 
     def _named(self, states: Sequence[int]) -> str:
         return ", ".join(self.names[i] for i in states)
@@ -255,9 +254,60 @@ class Gate:
 
 def _compile(schema: Schema, opened: Opened) -> _Decoders:
     return {
-        schema.index(name): None if struct is None else msgspec.msgpack.Decoder(struct)
-        for name, struct in opened.items()
+        schema.index(name): None if structs is None else _decoder(name, structs)
+        for name, structs in opened.items()
     }
+
+
+def _decoder(
+    name: str, structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...]
+) -> _Decoder:
+    if not isinstance(structs, tuple):
+        return msgspec.msgpack.Decoder(structs)
+    by_form = {struct.__struct_config__.array_like: struct for struct in structs}
+    if len(by_form) < len(structs):
+        raise OptionError(
+            f"The arguments of {name} cannot be told apart: of {len(structs)} structs, one may "
+            "be array_like and one not."
+        )
+    return _Either(structs[0], {f: msgspec.msgpack.Decoder(s) for f, s in by_form.items()})
+
+
+class _Either:
+    """Decodes a struct that crosses as an array, or another that crosses as a map.
+
+    Args:
+        type: the first of them.
+        by_form: the decoders, by whether what they take is an array.
+    """
+
+    def __init__(
+        self,
+        type: type[msgspec.Struct],
+        by_form: Mapping[bool, msgspec.msgpack.Decoder[msgspec.Struct]],
+    ) -> None:
+        self.type = type
+        self.by_form = by_form
+
+    def decode(self, data: msgspec.Raw) -> msgspec.Struct:
+        """See `msgspec.msgpack.Decoder`."""
+        first = bytes(memoryview(data)[:1])
+        is_array = b"\x90" <= first <= b"\x9f" or first in (b"\xdc", b"\xdd")
+        return self.by_form.get(is_array, self.by_form[not is_array]).decode(data)
+
+
+_Decoder: TypeAlias = "msgspec.msgpack.Decoder[Any] | _Either"
+
+
+def _kinds(decoder: _Decoder) -> tuple[type[msgspec.Struct], ...]:
+    """The structs that a decoder takes."""
+    if isinstance(decoder, _Either):
+        return tuple(one.type for one in decoder.by_form.values())
+    return (decoder.type,)
+
+
+def _names_of(decoder: _Decoder) -> str:
+    return " or ".join(kind.__name__ for kind in _kinds(decoder))
 
 
 class _Reach:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from amnode import JobArgumentsError, JobFailed, OptionError, job
 from amnode.node.jobs import Job, jobs_of
+from amnode.node.values import Packed
 
 
 @dataclass
@@ -127,7 +128,7 @@ def test_an_endless_value_is_refused() -> None:
 def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
     data = msgspec.msgpack.encode([{"x": "secret"}, 1])
     with pytest.raises(JobArgumentsError, match="argument `point") as caught:
-        Base.moved.decode(data)
+        Base.moved.decode(Packed(data))
     assert "secret" not in str(caught.value)
     with pytest.raises(JobArgumentsError, match="argument `n`"):
         Base.small.decode(Base.small.encode((10,), {}))
@@ -136,7 +137,7 @@ def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x92\x01", b"\x81\x01\x02", b"\xc1", b"\x91"])
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(JobArgumentsError):
-        Base.small.decode(data)
+        Base.small.decode(Packed(data))
 
 
 def test_a_call_passes_each_where_it_belongs() -> None:
@@ -160,7 +161,7 @@ def test_results_arrive_in_their_annotated_type() -> None:
 
 def test_a_result_that_does_not_fit_or_cannot_be_sent_is_the_jobs_failure() -> None:
     with pytest.raises(JobFailed, match="result of moved does not fit"):
-        Base.moved.decode_result(msgspec.msgpack.encode("no point"))
+        Base.moved.decode_result(Packed(msgspec.msgpack.encode("no point")))
     with pytest.raises(JobFailed, match="result of echo cannot be sent") as caught:
         Base.echo.encode_result(object())
     assert caught.value.error_type == "object"
@@ -182,7 +183,7 @@ def test_plain_values_come_through(value: Any) -> None:
 @given(st.binary(max_size=40))
 def test_whatever_comes_there_is_one_kind_of_error(data: bytes) -> None:
     with suppress(JobArgumentsError):
-        Base.moved.decode(data)
+        Base.moved.decode(Packed(data))
 
 
 def nested(depth: int) -> list[Any]:
@@ -201,6 +202,6 @@ def test_what_is_nested_too_deep_is_an_error_at_either_end() -> None:
     # Deeper than any encoder here makes it, and cut off.
     for wire in (b"\x91" * 100_000 + b"\xc0", b"\x91" * 5_000):
         with pytest.raises(JobArgumentsError, match="echo"):
-            Base.echo.decode(wire)
+            Base.echo.decode(Packed(wire))
         with pytest.raises(JobFailed, match="echo"):
-            Base.echo.decode_result(wire)
+            Base.echo.decode_result(Packed(wire))

@@ -95,6 +95,10 @@ WORKER: dict[str, Row] = {
     "SendPayload": _NO_SEND,
     "Leased": _STARTED,
     "Releasing": ("", "Leased", "", "", ""),
+    "SettingUp": _STARTED,
+    "LeaseSettingUp": ("", "Leased", "", "", ""),
+    "TearingDown": _PLAIN,
+    "Progressing": ("multi", "Ready", "", "", ""),
 }
 
 CLIENT: dict[str, Row] = {

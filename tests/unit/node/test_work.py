@@ -20,13 +20,24 @@ from amnode import (
     WorkerError,
     job,
 )
-from amnode.node.work import Work
+from amnode.node.job_thread import JobThread
+from amnode.node.jobs import Job
+from amnode.node.progress import Progress
+from amnode.node.timers import Timers
+from amnode.node.work import Bounds, Driver, Work
 from amnode.rpc.options import RpcOptions
 
 
 class Jobs:
     @job
     async def any(self) -> Any: ...
+
+    @job(thread=True)
+    def blocking(self) -> Any: ...
+
+
+class OwnError(Exception):
+    pass
 
 
 class Replied:
@@ -54,22 +65,38 @@ class Started:
         self,
         body: Callable[[], Any],
         *,
+        job: Job[..., Any] = Jobs.any,
         deadline: float | None = None,
+        hard_deadline: float | None = None,
         patience: float = 1000.0,
     ) -> None:
         self.reply = Replied()
         self.ends: list[AmnodeError | None] = []
         self.stuck = asyncio.Event()
-        self.work = Work(
-            Jobs.any,
-            body,
-            self.reply,
-            deadline=deadline,
-            patience=patience,
-            ending=lambda: "the lease is over",
+        self.told: list[Progress] = []
+        self.armed: list[str] = []
+        self.timers = Timers()
+        self.thread = JobThread("of the test")
+        driver = Driver(
+            timers=self.timers,
+            thread=self.thread,
+            known={"OwnError": OwnError},
+            why_ending=lambda: "the lease is over",
+            end_in=self.end_in,
             on_stuck=self.stuck.set,
-            on_end=self.ends.append,
+            on_progress=lambda news, progress: self.told.append(progress),
+            on_end=self.ended,
         )
+        bounds = Bounds(deadline, hard_deadline, patience)
+        self.work = Work(job, body, self.reply, bounds=bounds, driver=driver)
+
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        self.armed.append(words)
+        return self.armed.clear
+
+    def ended(self, error: AmnodeError | None) -> None:
+        self.ends.append(error)
+        self.thread.close()
 
     def start(self) -> asyncio.Task[None]:
         task = asyncio.create_task(self.work.run())
