@@ -23,6 +23,7 @@ class Piece(Protocol):
         paced: the name under which it is known how long it takes.
         calls: how many calls it stands for.
         retries: how often it may run again after its worker was lost.
+        alone: whether nothing else is to be at its worker: it was lost once.
     """
 
     args: tuple[Any, ...]
@@ -31,6 +32,7 @@ class Piece(Protocol):
     paced: str
     calls: int
     retries: int
+    alone: bool
 
     @property
     def job(self) -> Job[..., Any]:
@@ -50,7 +52,17 @@ class Piece(Protocol):
 class PoolCall(Generic[R]):
     """One call, from the moment when it was made to its answer; a `Piece`."""
 
-    __slots__ = ("args", "calls", "future", "job", "kwargs", "options", "paced", "retries")
+    __slots__ = (
+        "alone",
+        "args",
+        "calls",
+        "future",
+        "job",
+        "kwargs",
+        "options",
+        "paced",
+        "retries",
+    )
 
     def __init__(
         self,
@@ -68,6 +80,7 @@ class PoolCall(Generic[R]):
         self.retries = options.retry
         self.paced = job.name
         self.calls = 1
+        self.alone = False
         self.future = future
 
     @property

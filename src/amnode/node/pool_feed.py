@@ -202,7 +202,7 @@ class Feed:
             if piece.over:
                 self._queue.popleft()
                 continue
-            key = self._place(piece.paced, piece.calls)
+            key = self._place(1 if piece.alone else self._depth(piece.paced, piece.calls))
             if key is None:
                 return False
             self._send(self._queue.popleft(), key)
@@ -215,7 +215,7 @@ class Feed:
             source = self._sources[0]
             pace = self.pace(source.paced)
             calls = source.chunk or pace.chunk(source.left, self.capacity)
-            key = self._place(source.paced, calls)
+            key = self._place(self._depth(source.paced, calls))
             self._sources.rotate(-1)
             if key is None:
                 continue
@@ -227,9 +227,11 @@ class Feed:
             return True
         return False
 
-    def _place(self, paced: str, calls: int) -> int | None:
+    def _depth(self, paced: str, calls: int) -> int:
+        return self.pace(paced).depth(calls, self._options.ahead)
+
+    def _place(self, depth: int) -> int | None:
         """A worker that is there and has room; those that are lost are found here."""
-        depth = self.pace(paced).depth(calls, self._options.ahead)
         while True:
             key = self._dispatch.place(depth)
             if key is None:
@@ -243,7 +245,7 @@ class Feed:
                 return key
 
     def _send(self, piece: Piece, key: int) -> None:
-        alone = self.pace(piece.paced).depth(piece.calls, self._options.ahead) == 1
+        alone = piece.alone or self._depth(piece.paced, piece.calls) == 1
         self._dispatch.sent(key, alone=alone)
         self._busy_since.setdefault(key, self._now())
         worker = self._workers[key]
@@ -282,6 +284,7 @@ class Feed:
             self._queue.appendleft(piece)
         elif piece.retries > 0 and not _was_told_to_end(error):
             piece.retries -= 1
+            piece.alone = True  # what it runs beside next would be lost with it
             self._queue.appendleft(piece)
         else:
             piece.ended(error, None)

@@ -67,7 +67,18 @@ class _Message:
     """Some calls of a map in one message; a `Piece`."""
 
     __slots__ = (
-        *("args", "calls", "first", "job", "kwargs", "options", "over", "owner", "paced"),
+        *(
+            "alone",
+            "args",
+            "calls",
+            "first",
+            "job",
+            "kwargs",
+            "options",
+            "over",
+            "owner",
+            "paced",
+        ),
         "retries",
     )
 
@@ -89,6 +100,7 @@ class _Message:
         self.paced = owner.paced
         self.retries = owner.retries
         self.over = False
+        self.alone = False
 
     def ended(self, error: BaseException | None, value: Any) -> None:
         """It has its answer."""
@@ -336,6 +348,8 @@ class PoolMap(Generic[R]):
                 stop = not self._how.return_exceptions
                 asked = chunks.ask(self._job, items, stop=stop)
             except JobArgumentsError:  # which of them it is shows when each goes alone
+                asked = None
+            if asked is None:
                 self._one_by_one.extend(enumerate(items[1:], first + 1))
                 items = items[:1]
             else:
