@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         WorkerOptions,
     )
     from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
@@ -171,6 +172,7 @@ _HOME = {
     "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.local_pool": ("Pool",),
     "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.sync_map": ("SyncMap",),
     "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
@@ -238,6 +240,7 @@ __all__ = [
     "PoolError",
     "PoolMap",
     "PoolSize",
+    "PoolStream",
     "Progress",
     "PromiseBroken",
     "ProtocolError",

@@ -25,7 +25,7 @@ from amnode.errors import OptionError, PoolError
 from amnode.launch.process import Launcher
 from amnode.node.client import Client
 from amnode.node.failures import known_of
-from amnode.node.jobs import Job
+from amnode.node.jobs import Job, StreamJob
 from amnode.node.launching import LaunchBy
 from amnode.node.leased import CallOptions, LeasedWorker
 from amnode.node.listing import WorkerRow, WorkerState
@@ -38,9 +38,10 @@ from amnode.node.policy.options import (
     checked,
 )
 from amnode.node.policy.view import PoolView
-from amnode.node.pool_calls import PoolCall
+from amnode.node.pool_calls import Hold, PoolCall
 from amnode.node.pool_feed import Feed
 from amnode.node.pool_map import MapOptions, PoolMap, arguments_of
+from amnode.node.pool_stream import PoolStream
 from amnode.node.progress import Progress
 from amnode.node.states import SupervisorStates
 from amnode.node.submitted import OnProgress, Submitted
@@ -101,6 +102,13 @@ class PoolCalls:
         # It may be cancelled before it has waited for the first time.
         submitted.add_done_callback(lambda _: made[0].cancel())
         return submitted
+
+    def stream(self, job: StreamJob[P, R], *args: P.args, **kwargs: P.kwargs) -> PoolStream[R]:
+        """Runs a job that is a generator, on whichever worker is free; see `PoolStream`.
+
+        Args and errors are those of `LeasedWorker.stream`.
+        """
+        return self._pool.make_stream(self._options, job, args, kwargs)
 
     def begin(
         self,
@@ -369,6 +377,8 @@ class Pool(PoolCalls):
         """Makes a map."""
         self._check()
         options.check(job)
+        if job.streams:
+            raise OptionError(f"Job {job.name} gives items, not a result; use `stream`.")
         arguments, total = arguments_of(iterables)
         if options.deadline is not None or options.hard_deadline is not None:
             if how.chunk not in (None, 1):
@@ -378,6 +388,23 @@ class Pool(PoolCalls):
                 )
             how = msgspec.structs.replace(how, chunk=1)
         return PoolMap(self._feed, job, arguments, total, options, how, self._known)
+
+    def make_stream(
+        self,
+        options: CallOptions,
+        job: StreamJob[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> PoolStream[R]:
+        """Makes a stream."""
+        self._check()
+        options.check_stream(job)
+        return PoolStream(self._hold, self._feed, options, job, args, kwargs)
+
+    def _hold(self, hold: Hold) -> None:
+        self._check()
+        hold.future.add_done_callback(partial(self._call_done, hold))
+        self._feed.call(hold)
 
     def _call_done(self, call: PoolCall[Any], future: asyncio.Future[Any]) -> None:
         if future.cancelled():

@@ -96,3 +96,7 @@ class PoolCall(Generic[R]):
             self.future.set_result(value)
         else:
             self.future.set_exception(error)
+
+
+class Hold(PoolCall[Any]):
+    """Not a call, but a worker for one, by key: a stream makes its own, and lets it go."""

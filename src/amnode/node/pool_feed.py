@@ -37,7 +37,7 @@ from amnode.node.pending_call import PendingCall
 from amnode.node.policy.dispatch import Dispatch
 from amnode.node.policy.options import DispatchOptions
 from amnode.node.policy.pace import Pace
-from amnode.node.pool_calls import Piece
+from amnode.node.pool_calls import Hold, Piece
 from amnode.node.states import WorkerStates
 
 logger = logging.getLogger("amnode.node")
@@ -244,7 +244,20 @@ class Feed:
             else:
                 return key
 
+    def let_go(self, key: int, *, lost: bool) -> None:
+        """A worker is free again that one call had to itself (rule 3)."""
+        if lost:
+            self._lose(key)
+        else:
+            self._cancelled(key)
+        self.fill()
+
     def _send(self, piece: Piece, key: int) -> None:
+        if isinstance(piece, Hold):
+            self._dispatch.sent(key, alone=True)
+            self._busy_since[key] = self._now()
+            piece.future.set_result((key, self._workers[key]))
+            return
         alone = piece.alone or self._depth(piece.paced, piece.calls) == 1
         self._dispatch.sent(key, alone=alone)
         self._busy_since.setdefault(key, self._now())
@@ -407,7 +420,7 @@ class Feed:
     # -- the end -----------------------------------------------------------------------------
 
     async def idle(self) -> None:
-        """Waits until every call that was made has ended."""
+        """Waits until every call that was made has ended; a stream is for its reader to end."""
         while self._running or self._queue:
             if self._rest is None:
                 self._rest = asyncio.get_running_loop().create_future()
