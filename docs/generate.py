@@ -23,6 +23,7 @@ from amnode.machine.picture import svg
 from amnode.machine.schema import Relations, State, States
 from amnode.node.policy.options import (
     ClientOptions,
+    DispatchOptions,
     Option,
     PoolSize,
     SupervisorOptions,
@@ -42,6 +43,7 @@ OPTIONS = {
     SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
     WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
     ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+    DispatchOptions: "`Pool(..., dispatch=DispatchOptions(...))`.",
 }
 
 SCHEMAS = {

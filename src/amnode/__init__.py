@@ -70,17 +70,23 @@ if TYPE_CHECKING:
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -152,6 +158,7 @@ _HOME = {
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
@@ -163,7 +170,12 @@ _HOME = {
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -192,6 +204,7 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
     "Exposure",
@@ -223,8 +236,11 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
     "PoolError",
+    "PoolMap",
     "PoolSize",
+    "PoolStream",
     "Progress",
     "PromiseBroken",
     "ProtocolError",
@@ -249,6 +265,9 @@ __all__ = [
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",

@@ -31,6 +31,7 @@ OF_A_WORKER = {
     "amnode.launch.reaper",
     "amnode.node",
     "amnode.node.args",
+    "amnode.node.chunks",
     "amnode.node.class_name",
     "amnode.node.failures",
     "amnode.node.job_thread",

@@ -37,6 +37,7 @@ KINDS = {
         node/  failures progress values
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
+        node/policy/  dispatch pace
         node/policy/  view waitlist watching
         testing/  faults safety search trace
         cli/  exits
@@ -52,6 +53,8 @@ KINDS = {
         node/  pending_call reporting runner submitted supervisor timers transition_log work
         node/  worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
+        node/  chunks local_pool loop_thread pool_calls pool_feed pool_map pool_stream
+        node/  sync_map sync_pool
         testing/  sim_worker simulation
         __main__.py
         cli/  app entry operator ps shared show
