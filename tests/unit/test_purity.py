@@ -50,7 +50,7 @@ KINDS = {
         node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
         node/  lease_watch leased listing operating peers pending_call runner supervisor
         node/  transition_log work worker worker_link
-        node/  job_thread loop_host reporting submitted timers
+        node/  job_thread loop_host progress_bar reporting submitted timers
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
