@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from amnode.node.client import Client
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
+    from amnode.node.job_stream import JobStream
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
@@ -161,6 +162,7 @@ _HOME = {
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
     "amnode.node.progress_bar": ("progress_bar",),
+    "amnode.node.job_stream": ("JobStream",),
     "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
@@ -205,6 +207,7 @@ __all__ = [
     "JobCancelled",
     "JobError",
     "JobFailed",
+    "JobStream",
     "JobTimeoutError",
     "JobUnknownError",
     "LaunchError",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import assert_type
 
 import msgspec
@@ -45,6 +46,23 @@ class Squares(Worker):
     async def again(self, n: int) -> list[int]:
         return [n]
 
+    @job
+    async def points(self, to: int) -> AsyncIterator[Point]:
+        for n in range(to):
+            yield Point(n)
+
+    @job
+    async def numbers(self) -> AsyncGenerator[int, None]:
+        yield 1
+
+    @job(thread=True)
+    def lines(self, path: str) -> Iterator[str]:
+        yield path
+
+    @job(thread=True)
+    def chunks(self) -> Generator[bytes, None, None]:
+        yield b""
+
     async def on_release(self) -> None:
         assert_type(await self.square(7), int)
         assert_type(self.crunch(b""), bytes)
@@ -72,7 +90,15 @@ async def results() -> None:
             assert_type(progress, Progress)
             assert_type(progress.share, float | None)
 
+        async for point in worker.stream(Squares.points, 3):
+            assert_type(point, Point)
+        async with worker.stream(Squares.numbers) as numbers:
+            assert_type(await anext(numbers), int)
+        assert_type([line async for line in worker.stream(Squares.lines, "a")], list[str])
+        assert_type([data async for data in worker.stream(Squares.chunks)], list[bytes])
+
         calls = worker.options(deadline=2.0, hard_deadline=3.0, retry=1, on_progress=print)
+        assert_type([p async for p in calls.stream(Squares.points, to=3)], list[Point])
         assert_type(await calls.call(Squares.square, n=7), int)
         assert_type(calls.submit(Squares.again, 7), Submitted[list[int]])
         assert_type(await calls.call(Squares.move, point=Point(1)), Point)
@@ -90,18 +116,20 @@ async def arguments(client: Client) -> None:
         await worker.call(Squares.move, Point(1), 2.5)  # pyright: ignore[reportCallIssue]
         await worker.call(Squares.move, Point(1), to=2)  # pyright: ignore[reportCallIssue]
         await worker.call("square", 7)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        worker.stream(Squares.points, "3")  # pyright: ignore[reportArgumentType]
+        worker.stream(Squares.square, 3)  # pyright: ignore[reportArgumentType, reportCallIssue]
         calls = worker.options(deadline=2.0)
-        await calls.call(Squares.square, "7")  # pyright: ignore[reportArgumentType]
+        await calls.call(Squares.square, "7")  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
         await calls.call(Squares.square, 1, 2)  # pyright: ignore[reportCallIssue]
 
 
 class Wrong(Worker):
     """What is no job."""
 
-    @job  # pyright: ignore[reportArgumentType]
+    @job  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
     def plain(self) -> int:
         return 1
 
-    @job(idempotent=True)  # pyright: ignore[reportArgumentType]
+    @job(idempotent=True)  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
     def plain_again(self) -> int:
         return 1

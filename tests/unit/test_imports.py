@@ -35,6 +35,7 @@ OF_A_WORKER = {
     "amnode.node.failures",
     "amnode.node.job_thread",
     "amnode.node.dispatcher",
+    "amnode.node.items",
     "amnode.node.jobs",
     "amnode.node.memory",
     "amnode.node.names",

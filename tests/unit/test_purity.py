@@ -47,10 +47,11 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client dispatcher inprocess_worker launching
-        node/  lease_watch leased listing operating peers pending_call runner supervisor
-        node/  transition_log work worker worker_link
-        node/  job_thread loop_host progress_bar reporting submitted timers
+        node/  add_errors adopt bootstrap client dispatcher inprocess_worker items job_stream
+        node/  job_thread launching lease_watch leased listing loop_host operating peers
+        node/  pending_call reporting runner submitted supervisor timers transition_log work
+        node/  worker worker_link
+        node/  progress_bar
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py

@@ -39,6 +39,8 @@ LINGER = 0.005
 _SLOW = 0.001
 
 S = WorkerStates
+# Looked up once: each call asks for them several times.
+_IDLE, _REQUESTED, _WORKING, _READY = S.Idle, S.WorkRequested, S.Working, S.WorkReady
 
 
 class _Held:
@@ -118,7 +120,7 @@ class Dispatcher:
     def ready(self) -> None:
         """The machine is WorkReady (rule 4)."""
         if self._rest is None:
-            self._rest_tick = self._machine.tick(S.WorkReady)
+            self._rest_tick = self._machine.tick(_READY)
             loop = asyncio.get_running_loop()
             self._rest = loop.call_later(LINGER, self._maybe_rest)
         if self._held and self.work is None:
@@ -135,8 +137,8 @@ class Dispatcher:
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
-        if self._machine.is1(S.WorkReady):
-            self._machine.remove1(S.WorkReady)
+        if self._machine.is1(_READY):
+            self._machine.remove1(_READY)
 
     def prepare(self) -> None:
         """Gets ready to begin calls."""
@@ -158,9 +160,9 @@ class Dispatcher:
 
     def _maybe_rest(self) -> None:
         self._rest = None
-        if self._machine.is1(S.WorkReady):
-            if self._machine.tick(S.WorkReady) == self._rest_tick and not self._held:
-                self._machine.remove1(S.WorkReady)
+        if self._machine.is1(_READY):
+            if self._machine.tick(_READY) == self._rest_tick and not self._held:
+                self._machine.remove1(_READY)
             else:
                 self.ready()
 
@@ -199,7 +201,7 @@ class Dispatcher:
     def _begin(self, held: _Held) -> bool:
         """Begins a call, or fails it; False if it has to wait."""
         machine, server = self._machine, held.origin.connection
-        if self.work is not None or not (machine.is1(S.WorkReady) or machine.is1(S.Idle)):
+        if self.work is not None or not (machine.is1(_READY) or machine.is1(_IDLE)):
             return False
         if not (server.flushed or (held.job.idempotent and server.is_connected)):
             return False
@@ -210,14 +212,14 @@ class Dispatcher:
             return True
         self.beginning = True
         try:
-            asked = machine.add1(S.WorkRequested, held.args, held.origin)
+            asked = machine.add1(_REQUESTED, held.args, held.origin)
         finally:
             self.beginning = False
         if asked is CANCELED:  # by a handler of the worker's author
             held.origin.ran(CANCELED)
             return True
         self.work = work
-        if machine.add1(S.Working) is CANCELED:
+        if machine.add1(_WORKING) is CANCELED:
             self.work = None
             held.reply.fail(RefusedError("Refused: the worker did not begin to work."))
             return True
@@ -230,6 +232,6 @@ class Dispatcher:
         going_on = runner.begin(work.run())
         if going_on is not None:
             task, context = going_on
-            self._machine.own(S.Working, task, context)
+            self._machine.own(_WORKING, task, context)
             work.start(task)
         runner.prepare()

@@ -9,6 +9,11 @@
         def crunch(self, data: bytes) -> bytes:
             return zlib.compress(data)
 
+        @job
+        async def frames(self, path: str) -> AsyncIterator[bytes]:
+            for frame in film(path):
+                yield frame
+
 On the class, `Squares.square` is a `Job`: what `worker.call(Squares.square, 7)` takes, typed,
 so that a checker knows the result. On an instance it is the method.
 
@@ -22,7 +27,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import (
     Any,
@@ -33,6 +38,7 @@ from typing import (
     Protocol,
     TypeVar,
     cast,
+    get_args,
     get_type_hints,
     overload,
 )
@@ -42,7 +48,15 @@ import msgspec
 from amnode.errors import DeliveryError, JobArgumentsError, JobFailed, OptionError
 from amnode.node import progress
 from amnode.node.failures import Known, known_of
-from amnode.node.values import DECODE_ERRORS, ENCODE_ERRORS, Codec, Packed, from_wire
+from amnode.node.values import (
+    DECODE_ERRORS,
+    ENCODE_ERRORS,
+    Codec,
+    Packed,
+    from_wire,
+    to_wire,
+)
+from amnode.rpc.protocol.wire import Large
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,10 +72,12 @@ class Job(Generic[P, R]):
         function: the method itself.
         idempotent: whether running it twice does no harm, so that a call may be retried.
         thread: whether it runs on the worker's thread, and not on its loop.
+        streams: whether it gives items, one after the other, and no result.
         known: the exceptions of the class that declares it.
     """
 
     thread = False
+    streams = False
 
     def __init__(self, function: Callable[..., Any], *, idempotent: bool = False) -> None:
         self.name = function.__name__
@@ -223,12 +239,78 @@ class ThreadJob(Job[P, R]):
         return self if instance is None else self.function.__get__(instance, owner)
 
 
+class StreamJob(Job[P, R]):
+    """A job that is a generator: its caller gets what it yields, as `worker.stream(...)`.
+
+    Args:
+        function: an async generator, or a plain one for the worker's thread.
+        idempotent: see `job`.
+        thread: whether it runs on the worker's thread.
+    """
+
+    streams = True
+
+    def __init__(
+        self, function: Callable[..., Any], *, idempotent: bool = False, thread: bool = False
+    ) -> None:
+        super().__init__(function, idempotent=idempotent)
+        self.thread = thread
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> StreamJob[P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Callable[P, Any]: ...
+    def __get__(
+        self, instance: object | None, owner: type
+    ) -> StreamJob[P, R] | Callable[P, Any]:
+        return self if instance is None else self.function.__get__(instance, owner)
+
+    def encode_item(self, item: R) -> bytes | Large:
+        """An item as it travels. What may change before it has left is copied.
+
+        Raises:
+            JobFailed: it cannot be encoded.
+        """
+        try:
+            packed = self._result_codec().encode((item,))
+        except ENCODE_ERRORS as error:
+            raise JobFailed(
+                f"An item of {self.name} cannot be sent: {error}.",
+                error_type=type(item).__name__,
+            ) from None
+        kept = [b if b.readonly else memoryview(bytes(b)) for b in packed.buffers]
+        return to_wire(Packed(packed.data, kept))
+
+    def decode_item(self, value: msgspec.Raw) -> R:
+        """An item, in the annotated type.
+
+        Raises:
+            JobFailed: the worker sent something else.
+        """
+        try:
+            return self._result_codec().decode(from_wire(value))
+        except DECODE_ERRORS as error:
+            raise JobFailed(f"An item of {self.name} does not fit: {error}.") from None
+
+    def _result_codec(self) -> Codec:
+        if self._result is None:
+            given = get_args(self._hints().get("return"))
+            self._result = Codec((given[0] if given else Any,), single=True)
+        return self._result
+
+
 class OnLoop(Protocol):
     """What `job(...)` returns, for an `async def` method."""
 
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], AsyncIterator[R]], /
+    ) -> StreamJob[P, R]: ...
+    @overload
     def __call__(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
-    ) -> AsyncJob[P, R]:
+    ) -> AsyncJob[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
         """Declares it."""
         ...
 
@@ -236,7 +318,14 @@ class OnLoop(Protocol):
 class InThread(Protocol):
     """What `job(thread=True, ...)` returns, for a plain method."""
 
-    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> ThreadJob[P, R]:
+    # Whatever is no iterator is a result; there is no way to say that.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[Any, P], Iterator[R]], /
+    ) -> StreamJob[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> ThreadJob[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
         """Declares it."""
         ...
 
@@ -244,7 +333,9 @@ class InThread(Protocol):
 class Declares:
     """`job`: declares a method of a `Worker` as a job that its client can call.
 
-    Used as `@job`, or with options as `@job(...)`.
+    Used as `@job`, or with options as `@job(...)`. A generator gives its caller one item after
+    the other (`worker.stream`), annotated as `AsyncIterator[T]` or `AsyncGenerator[T, None]`;
+    with `thread=True` it is a plain one, annotated as `Iterator[T]` or the like.
 
     Args:
         thread: it is no `async def` method, and blocks: it runs on one thread of the worker,
@@ -256,6 +347,10 @@ class Declares:
             or `**kwargs`.
     """
 
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], AsyncIterator[R]], /
+    ) -> StreamJob[P, R]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
@@ -312,12 +407,11 @@ job = Declares()
 
 
 def _declared(function: Any, *, thread: bool, idempotent: bool) -> Job[..., Any]:
-    kind = cast("Any", ThreadJob if thread else AsyncJob)
     name = getattr(function, "__qualname__", repr(function))
     if not inspect.isfunction(function):
         raise OptionError(f"{name} is no method; put @job on a method of a Worker.")
-    is_async = inspect.iscoroutinefunction(function)
-    if thread and (is_async or inspect.isasyncgenfunction(function)):
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    if thread and is_async:
         raise OptionError(
             f"Job {name} is async, so it needs no thread: leave `thread=True` out, or make it "
             "a plain `def`."
@@ -327,6 +421,9 @@ def _declared(function: Any, *, thread: bool, idempotent: bool) -> Job[..., Any]
             f"Job {name} must be an `async def` method. One that blocks is declared with "
             "@job(thread=True): it runs on a thread of its worker."
         )
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        return StreamJob(function, idempotent=idempotent, thread=thread)
+    kind = cast("Any", ThreadJob if thread else AsyncJob)
     return kind(function, idempotent=idempotent)
 
 

@@ -37,14 +37,15 @@ from amnode.errors import (
 )
 from amnode.node import failures
 from amnode.node.args import CrashReport, WorkArgs
-from amnode.node.jobs import Job
+from amnode.node.job_stream import JobStream, StreamCall
+from amnode.node.jobs import Job, StreamJob
 from amnode.node.pending_call import PendingCall
 from amnode.node.policy import crash
 from amnode.node.policy.options import checked_wait
 from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
 from amnode.node.submitted import News, OnProgress, Submitted
-from amnode.node.values import beside
+from amnode.node.values import Packed, beside
 from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
@@ -143,8 +144,8 @@ class LeasedWorker:
         self._over: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         #: Calls that were sent and not answered, and those that wait (rule 1).
-        self._sent: dict[PendingCall[Any], None] = {}
-        self._waiting: deque[PendingCall[Any]] = deque()
+        self._sent: dict[PendingCall[Any] | StreamCall, None] = {}
+        self._waiting: deque[PendingCall[Any] | StreamCall] = deque()
         self._sending = False
         #: Whether a call was lost that may have run: the first without an answer.
         self._in_doubt = False
@@ -259,8 +260,20 @@ class LeasedWorker:
             JobArgumentsError: see `call`; so for what the future may raise.
         """
         options.check(job)
+        if job.streams:
+            raise OptionError(
+                f"Job {job.name} gives items, not a result; ask for it with `stream`."
+            )
         packed = job.encode(args, kwargs)
-        work = WorkArgs(
+        work = self._work(options, job, packed)
+        call = PendingCall(self, job, work, packed.buffers, self._loop)
+        if options.on_progress is not None:
+            call.add_done_callback(lambda _call: self._news.forget(work.news))
+        self._make(call)
+        return call
+
+    def _work(self, options: CallOptions, job: Job[..., Any], packed: Packed) -> WorkArgs:
+        return WorkArgs(
             job=job.name,
             args=memoryview(packed.data),
             epoch=self.epoch,
@@ -268,14 +281,75 @@ class LeasedWorker:
             hard_deadline=options.hard_deadline,
             news=self._news.listen(options.on_progress) if options.on_progress else 0,
         )
-        call = PendingCall(self, job, work, packed.buffers, self._loop)
-        if options.on_progress is not None:
-            call.add_done_callback(lambda _call: self._news.forget(work.news))
+
+    def _make(self, call: PendingCall[Any] | StreamCall) -> None:
         if len(self._sent) < CREDIT and not self._waiting:
             self._send(call)
         else:
             self._waiting.append(call)
-        return call
+
+    def stream(self, job: StreamJob[P, R], *args: P.args, **kwargs: P.kwargs) -> JobStream[R]:
+        """Runs a job that is a generator, and gives what it yields, item by item.
+
+        The job begins when the stream is first read, or entered with `async with`, and is one
+        of the calls of this worker until the stream is over: other calls wait for it. A reader
+        that is slow holds the generator back at its `yield`; one that stops (`aclose`, the end
+        of `async with`, `break`) stops it there.
+
+        Args:
+            job: such as `Films.frames`.
+            args: of the job, checked here in number and at the worker in type.
+            kwargs: likewise.
+
+        Returns:
+            An async iterator, for one task at a time. Reading it raises what `call` does, after
+            all items that had come.
+
+        Raises:
+            OptionError: it is no such job.
+            JobArgumentsError: their number is not right, or one cannot be sent.
+        """
+        return self.stream_with(self._options, job, args, kwargs)
+
+    def stream_with(
+        self,
+        options: CallOptions,
+        job: StreamJob[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> JobStream[R]:
+        """Makes one stream; what `stream` and `Calls.stream` share."""
+        if options.retry:
+            raise OptionError(
+                f"retry={options.retry}: a stream is not made again, for some of its items may "
+                "have been read; leave retry out."
+            )
+        options.check(job)
+        if not job.streams:
+            raise OptionError(
+                f"Job {job.name} gives a result, not items; ask for it with `call`."
+            )
+        packed = job.encode(args, kwargs)
+
+        def begin() -> StreamCall:
+            call = StreamCall(self, job, self._work(options, job, packed), packed.buffers)
+            self._make(call)
+            return call
+
+        return JobStream(begin, self._leave, self._stream_failed)
+
+    def _leave(self, call: StreamCall) -> None:
+        """A stream is left before it was sent."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+
+    async def _stream_failed(self, call: StreamCall, error: Exception) -> Exception:
+        """What is raised where a stream is read."""
+        if isinstance(error, JobFailed):
+            return self.call_raised(call, error)
+        if isinstance(error, ConnectionLost):
+            return await self._why(error.outcome, call.behind)
+        return error
 
     def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
         """Makes a call and returns at once; see `Submitted` and `call`."""
@@ -321,10 +395,13 @@ class LeasedWorker:
         self.report = other.report
         self._in_doubt = False
 
-    def _send(self, call: PendingCall[Any]) -> None:
+    def _send(self, call: PendingCall[Any] | StreamCall) -> None:
         machine = self.rpc.source
         if self._released or machine.lost is not None or self._is_ending:
-            self._explain(call, Outcome.NOT_RUN)
+            if isinstance(call, StreamCall):
+                call.fail(ConnectionLost("The worker is gone.", outcome=Outcome.NOT_RUN))
+            else:
+                self._explain(call, Outcome.NOT_RUN)
             return
         self._sent[call] = None
         try:
@@ -332,18 +409,22 @@ class LeasedWorker:
                 beside(_encode(call.work), call.buffers) if call.buffers else call.work,
                 "The arguments",
             )
-            machine.begin(machine.index(S.WorkRequested), value, call)
+            index = machine.index(S.WorkRequested)
+            if isinstance(call, StreamCall):
+                call.sent(machine.begin_stream(index, value, call, call.job.decode_item))
+            else:
+                machine.begin(index, value, call)
         except AmnodeError as error:
             self._sent.pop(call, None)
             call.fail(error)
 
     # -- for calls ---------------------------------------------------------------------------
 
-    def call_raised(self, call: PendingCall[Any], failure: JobFailed) -> Exception:
+    def call_raised(self, call: PendingCall[Any] | StreamCall, failure: JobFailed) -> Exception:
         """See `Caller`."""
         return failures.as_raised(failure, {**call.job.known, **self._known})
 
-    def call_over(self, call: PendingCall[Any]) -> None:
+    def call_over(self, call: PendingCall[Any] | StreamCall) -> None:
         """See `Caller`: another may be sent (rule 1)."""
         self._sent.pop(call, None)
         if self._waiting and not self._sending:
@@ -364,12 +445,14 @@ class LeasedWorker:
         elif call in self._waiting:
             self._waiting.remove(call)
 
-    def call_lost(self, call: PendingCall[Any], error: ConnectionLost) -> None:
+    def call_lost(self, call: PendingCall[Any] | StreamCall, error: ConnectionLost) -> None:
         """See `Caller`: it fails when it is known why (rule 2)."""
         behind = self._in_doubt and not call.job.idempotent
         if error.outcome is Outcome.UNKNOWN:
             self._in_doubt = True
-        if not call.done():
+        if isinstance(call, StreamCall):
+            call.behind = behind
+        elif not call.done():
             self._explain(call, error.outcome, behind=behind)
 
     def _explain(
@@ -381,10 +464,13 @@ class LeasedWorker:
         call.add_done_callback(lambda _call: task.cancel())
 
     async def _fail(self, call: PendingCall[Any], outcome: Outcome, behind: bool) -> None:
+        call.fail(await self._why(outcome, behind))
+
+    async def _why(self, outcome: Outcome, behind: bool) -> WorkerError | LeaseLost:
         error = await self._lost(outcome)
         if behind and isinstance(error, WorkerError) and self._tells_all:
             error.outcome = Outcome.NOT_RUN
-        call.fail(error)
+        return error
 
     @property
     def _tells_all(self) -> bool:
@@ -450,3 +536,12 @@ class Calls:
     def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
         """Makes a call and returns at once; see `LeasedWorker.submit`."""
         return self._worker.submit_with(self._options, job, args, kwargs)
+
+    def stream(self, job: StreamJob[P, R], *args: P.args, **kwargs: P.kwargs) -> JobStream[R]:
+        """Runs a job that is a generator; see `LeasedWorker.stream`. The deadlines are of all
+        of it, from the first item asked for to the end.
+
+        Raises:
+            JobTimeoutError: (reading) it ran past the deadline, and was cancelled.
+        """
+        return self._worker.stream_with(self._options, job, args, kwargs)

@@ -19,10 +19,12 @@ from amnode.rpc.protocol.wire import Outcome
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from amnode.node.job_stream import StreamCall
+
     class Caller(Protocol):
         """Who made the call."""
 
-        def call_over(self, call: PendingCall[Any]) -> None:
+        def call_over(self, call: PendingCall[Any] | StreamCall) -> None:
             """The worker has nothing more to do with it."""
             ...
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
             """Its job raised; what to raise for that here."""
             ...
 
-        def call_lost(self, call: PendingCall[Any], error: ConnectionLost) -> None:
+        def call_lost(self, call: PendingCall[Any] | StreamCall, error: ConnectionLost) -> None:
             """The connection was lost before its answer came; nobody may be waiting for it."""
             ...
 

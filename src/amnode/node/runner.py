@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from types import coroutine
 from typing import Any
 
 
@@ -28,11 +29,12 @@ class _Start:
     one keeps it for the runner.
     """
 
-    _asyncio_future_blocking = False
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._asyncio_future_blocking = False
         self.wake_up: Callable[[Any], None] | None = None
+        #: Called by the task when it wakes; what it gives is of no interest.
+        self.result = int
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
@@ -40,19 +42,12 @@ class _Start:
     def add_done_callback(self, callback: Callable[[Any], None], *, context: Context) -> None:
         self.wake_up = callback
 
-    def result(self) -> None:
-        """Read by the task when it wakes."""
-
     def cancel(self, msg: object = None) -> bool:
         """The task is cancelled while it waits: it wakes, and ends."""
         wake_up, self.wake_up = self.wake_up, None
         if wake_up is not None:
             self._loop.call_soon(wake_up, self)
         return False
-
-    def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
 
 
 class Runner:
@@ -128,17 +123,22 @@ class Runner:
         return asyncio.current_task(self._loop) is not None
 
     async def _serve(self) -> None:
+        await self._serve_all()
+
+    @coroutine
+    def _serve_all(self) -> Generator[Any, None, None]:
         task = asyncio.current_task()
         start = self._start
         while True:
-            await start
-            coroutine, self._coroutine = self._coroutine, None
-            if coroutine is None:
+            start._asyncio_future_blocking = True  # pyright: ignore[reportPrivateUsage]
+            yield start
+            given, self._coroutine = self._coroutine, None
+            if given is None:
                 return
-            await coroutine
+            yield from given.__await__()
             if self._task is not task:
                 return  # it has waited, so another has taken this one's place
-            self._over = coroutine
+            self._over = given
 
 
 def _raise(error: BaseException) -> None:

@@ -17,18 +17,20 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from amnode.errors import AmnodeError, JobCancelled, JobFailed, JobTimeoutError
 from amnode.node import failures
+from amnode.node.items import send_all, send_from_thread
 from amnode.node.job_thread import JobThread
-from amnode.node.jobs import Job
+from amnode.node.jobs import Job, StreamJob
 from amnode.node.progress import RUNNING, Progress
 from amnode.node.timers import Timers
 from amnode.node.values import to_wire
+from amnode.rpc.streams import Outlet
 
 #: Seconds between two reports of progress.
 PROGRESS_PAUSE = 0.05
@@ -43,6 +45,10 @@ class Reply(Protocol):
 
     def fail(self, error: AmnodeError) -> None:
         """It did not."""
+        ...
+
+    def outlet(self) -> Outlet:
+        """Where the items of a stream go, before the answer."""
         ...
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
@@ -159,7 +165,7 @@ class Work:
                 f"{hard:g} s.",
             )
         try:
-            value = await (self._in_thread() if self.job.thread else self._call())
+            value = await self._made()
         except asyncio.CancelledError:
             self._end(self._why_cancelled())
             raise
@@ -171,12 +177,28 @@ class Work:
             return
         finally:
             RUNNING.reset(token)
+        if isinstance(self.job, StreamJob):
+            self._end(None)
+            return
         try:
             data = to_wire(self.job.encode_result(value))
         except JobFailed as error:
             self._end(error)
         else:
             self._end(None, data)
+
+    def _made(self) -> Awaitable[Any]:
+        """The job, as something to wait for."""
+        if isinstance(self.job, StreamJob):
+            return self._stream(self.job)
+        return self._in_thread() if self.job.thread else self._call()
+
+    async def _stream(self, job: StreamJob[..., Any]) -> None:
+        send = self._reply.outlet().send
+        if job.thread:
+            await send_from_thread(self._driver.thread, self._call, job.encode_item, send)
+        else:
+            await send_all(self._call(), job.encode_item, send)
 
     async def _in_thread(self) -> Any:
         """Rules 2 and 4: nothing but its own end makes a function on the thread end."""

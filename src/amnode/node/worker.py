@@ -37,6 +37,7 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
+    JobArgumentsError,
     JobCancelled,
     JobError,
     JobTimeoutError,
@@ -842,6 +843,10 @@ class Worker:
 
     def _work_of(self, job: Job[..., Any], args: WorkArgs, reply: Deferred) -> Work:
         """The call, with arguments that fit."""
+        if job.streams and not reply.wants_stream:
+            raise JobArgumentsError(
+                f"Job {job.name} gives items, not a result; ask for it with `worker.stream`."
+            )
         call = job.bind(self, job.decode(Packed(args.args, args.buffers[1::2])))
         if self._failed:
             self._failed = False

@@ -17,7 +17,7 @@ Reads and waits are local, from the clock that the differences move. Mutations g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -233,6 +233,12 @@ class NetworkMachine(MachineApi):
         """
         self._calls.begin(_ADD, [state], args, result)
 
+    def begin_stream(
+        self, state: int, args: Value, result: Settled, decode: Callable[[msgspec.Raw], T]
+    ) -> Incoming[T]:
+        """The same for a state that is answered with a stream; `decode` makes each item."""
+        return self._calls.begin_stream(_ADD, [state], args, result, decode)
+
     def take_back(self, result: Settled) -> None:
         """Tells the source that nobody waits for the answer any more, which is still due."""
         self._calls.cancel(result.seq)
@@ -425,11 +431,7 @@ class NetworkMachine(MachineApi):
                 follower.source_lost(error)
 
     def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
-        advance = self._clock.advance
-        flat = iter(pairs)
-        for index, step in zip(flat, flat, strict=True):
-            advance(index, step)
-        return tuple(pairs[::2])
+        return self._clock.advance_all(pairs)
 
 
 class SelectedMachine(NetworkMachine):

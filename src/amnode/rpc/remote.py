@@ -11,7 +11,7 @@ there is, keeps it while there is none, and hands out what comes back. Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -269,6 +269,27 @@ class Conversation:
         result = self._ask(type_, states, value, upload, download=True)
         seq = result.seq
         stream = self._streams[seq] = Incoming(self, seq, item_type, lambda: self.cancel(seq))
+        return stream
+
+    def begin_stream(
+        self,
+        type_: int,
+        states: list[int],
+        value: Value,
+        result: Settled,
+        decode: Callable[[msgspec.Raw], T],
+    ) -> Incoming[T]:
+        """Sends a mutation whose answer is a stream, and settles `result` after it."""
+        if self._over is not None:
+            stream: Incoming[Any] = Incoming(self, 0, object, lambda: None)
+            stream.end(self._over_as(Known.NOT_RUN))
+            result.settle(Outcome.UNKNOWN, NIL, self._over_as(Known.NOT_RUN))
+            return stream
+        seq = result.seq = self._session.ask(type_, states, value, download=True)
+        self._results[seq] = result
+        self._hurry()
+        stream = Incoming(self, seq, object, lambda: self.cancel(seq), decode)
+        self._streams[seq] = stream
         return stream
 
     def cancel(self, seq: int) -> None:

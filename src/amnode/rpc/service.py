@@ -32,7 +32,7 @@ from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.server_session import ServerSession
 from amnode.rpc.protocol.session import Allowed, Called, Streamed, StreamEnded
 from amnode.rpc.protocol.wire import NIL, Outcome, Request, Value
-from amnode.rpc.streams import Incoming, Pump
+from amnode.rpc.streams import Incoming, Outlet, Pump
 from amnode.rpc.transport.port import Connection
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Service:
         self._gate = gate
         self._options = options
         self._deferred: dict[int, Deferred] = {}
-        self._pumps: dict[int, Pump] = {}
+        self._pumps: dict[int, Pump | Outlet] = {}
         self._uploads: dict[int, Incoming[Any]] = {}
         self._queued: dict[asyncio.Task[None], None] = {}
         #: Mutations that wait in the source's queue, and for which nobody waits any more.
@@ -187,10 +187,23 @@ class Service:
         Raises:
             RpcError: the client asked for one answer, not for a stream.
         """
-        if not self.session.wants_stream(seq):
-            raise RpcError("The client asked for one answer; it reads a stream with `stream`.")
+        self._check_stream(seq)
         pump = self._pumps[seq] = Pump(self, seq, items, done)
         return pump
+
+    def open_download(self, seq: int) -> Outlet:
+        """The same for items that somebody sends by himself, who then answers.
+
+        Raises:
+            RpcError: see `start_download`.
+        """
+        self._check_stream(seq)
+        outlet = self._pumps[seq] = Outlet(self, seq)
+        return outlet
+
+    def _check_stream(self, seq: int) -> None:
+        if not self.session.wants_stream(seq):
+            raise RpcError("The client asked for one answer; it reads a stream with `stream`.")
 
     def start_upload(self, seq: int, item_type: type[T]) -> Incoming[T]:
         """Reads the items that come with a mutation."""
@@ -362,11 +375,14 @@ class Service:
     def _forget(self, seq: int) -> None:
         """A mutation is answered: its streams are over."""
         self._deferred.pop(seq, None)
-        self._forsaken.pop(seq, None)
-        self._pumps.pop(seq, None)
-        incoming = self._uploads.pop(seq, None)
-        if incoming is not None:
-            incoming.end(RpcError("The mutation of this stream is answered."))
+        if self._forsaken:
+            self._forsaken.pop(seq, None)
+        if self._pumps:
+            self._pumps.pop(seq, None)
+        if self._uploads:
+            incoming = self._uploads.pop(seq, None)
+            if incoming is not None:
+                incoming.end(RpcError("The mutation of this stream is answered."))
 
     def _close_upload(self, seq: int) -> None:
         self.session.close_upload(seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import AsyncIterator, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amnode import JobArgumentsError, JobFailed, OptionError, job
-from amnode.node.jobs import Job, jobs_of
+from amnode.node.jobs import Job, StreamJob, jobs_of
 from amnode.node.values import Packed
+from amnode.rpc.protocol.wire import Large
 
 
 @dataclass
@@ -86,12 +88,57 @@ def test_what_cannot_be_a_job_is_refused_by_name() -> None:
 
     async def names(self: object, **rest: int) -> None: ...
 
-    async def generator(self: object):
+    def generator(self: object):
         yield 1
 
     for wrong in (plain, stars, names, generator):
         with pytest.raises(OptionError, match=wrong.__name__):
             job(wrong)
+
+
+def test_a_generator_is_a_stream_on_the_loop_or_on_the_thread() -> None:
+    class Streams:
+        @job
+        async def points(self) -> AsyncIterator[Point]:
+            yield Point(1)
+
+        @job(thread=True)
+        def numbers(self) -> Generator[int, None, None]:
+            yield 1
+
+        @job
+        async def untyped(self):  # type: ignore[no-untyped-def]
+            yield 1
+
+    assert isinstance(Streams.points, StreamJob) and not Streams.points.thread
+    assert isinstance(Streams.numbers, StreamJob) and Streams.numbers.thread
+    assert [*Streams().numbers()] == [1]
+    crossed = msgspec.Raw(msgspec.msgpack.encode(Streams.points.encode_item(Point(1, 2))))
+    assert Streams.points.decode_item(crossed) == Point(1, 2)
+    with pytest.raises(JobFailed, match="An item of numbers does not fit"):
+        Streams.numbers.decode_item(crossed)
+    with pytest.raises(JobFailed, match="An item of points cannot be sent"):
+        Streams.points.encode_item(object())  # type: ignore[arg-type]
+    assert isinstance(Streams.untyped, StreamJob)
+    with pytest.raises(OptionError, match="needs no thread"):
+        job(thread=True)(Streams.points.function)
+
+
+def test_an_item_that_may_change_is_copied_and_one_that_may_not_is_not() -> None:
+    class Streams:
+        @job
+        async def frames(self) -> AsyncIterator[bytes]:
+            yield b""
+
+    frame = bytearray(b"1" * 100_000)
+    sent = Streams.frames.encode_item(frame)  # type: ignore[arg-type]
+    frame[:] = b"2" * 100_000
+    assert isinstance(sent, Large)
+    assert b"".join(sent.parts).endswith(b"1" * 100_000)
+    whole = bytes(frame)
+    sent = Streams.frames.encode_item(whole)
+    assert isinstance(sent, Large)
+    assert any(isinstance(part, memoryview) and part.obj is whole for part in sent.parts)
 
 
 def test_arguments_arrive_in_their_annotated_types() -> None:
