@@ -159,7 +159,7 @@ class Codec:
     def _is_large(self, values: Sequence[Any]) -> bool:
         """Whether a value is to be looked at: large, or a view of who knows what."""
         for value, place in zip(values, self._places, strict=True):
-            kind: Any = type(value)
+            kind = type(cast("object", value))
             if place and kind in _SIZED and (kind is memoryview or len(value) >= LARGE):
                 return True
         return False
