@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from amnode.machine.snapshot import Snapshot
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
+    from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from amnode.node.pool_map import PoolMap
     from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
+    from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
@@ -152,6 +154,7 @@ _HOME = {
     "amnode.machine.snapshot": ("Snapshot",),
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
+    "amnode.node.args": ("SendPayloadArgs",),
     "amnode.node.client": ("Client",),
     "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
@@ -165,6 +168,7 @@ _HOME = {
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
+    "amnode.node.progress_bar": ("progress_bar",),
     "amnode.node.job_stream": ("JobStream",),
     "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
@@ -252,6 +256,7 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "SendPayloadArgs",
     "SimulationError",
     "Snapshot",
     "State",
@@ -283,6 +288,7 @@ __all__ = [
     "in_process_launcher",
     "job",
     "pipe",
+    "progress_bar",
     "run_worker",
     "wait_all",
     "wait_any",

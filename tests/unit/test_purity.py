@@ -54,7 +54,7 @@ KINDS = {
         node/  worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         node/  chunks local_pool loop_thread pool_calls pool_feed pool_map pool_stream
-        node/  sync_map sync_pool
+        node/  progress_bar sync_map sync_pool
         testing/  sim_worker simulation
         __main__.py
         cli/  app entry operator ps shared show
