@@ -77,7 +77,32 @@ def test_its_example_prints_what_it_says(page: str, number: int, tmp_path: Path)
 
 
 #: The pages that are followed to their end: files are written, and commands run, as they say.
-FOLLOWED = ["docs/tutorial.md", "docs/howto/testing.md"]
+FOLLOWED = [
+    "docs/tutorial.md",
+    "docs/howto/testing.md",
+    "docs/howto/browsers.md",
+    "docs/howto/models.md",
+]
+#: What a page needs and the machine may not have, as a file beside the others.
+PLAYWRIGHT = """
+class Browser:  # which is page, context and all the rest of it
+    def on(self, event, callback): ...
+    async def start(self): return self
+    async def launch(self): return self
+    async def new_context(self): return self
+    async def new_page(self): return self
+    async def goto(self, url): self.url = url
+    async def title(self):
+        return "Example Domain" if "example" in self.url else "Welcome to Python.org"
+    async def screenshot(self): return b"PNG"
+    async def close(self): ...
+    async def stop(self): ...
+    @property
+    def chromium(self): return self
+
+def async_playwright(): return Browser()
+"""
+STAND_INS = {"docs/howto/browsers.md": {"playwright/async_api.py": PLAYWRIGHT}}
 #: A block of a page: its language, the name of its file if it is one, and what is in it.
 STEP = re.compile(r"^```(\w+)\n(?:# (\w+\.\w+)\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
 #: What is another one in each run: workers, processes and times.
@@ -99,6 +124,9 @@ def settled(text: str) -> str:
 def test_who_follows_a_page_gets_what_it_says(name: str, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    for file, text in STAND_INS.get(name, {}).items():
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text, encoding="utf-8")
     said = ""
     for language, file, text in STEP.findall((ROOT / name).read_text(encoding="utf-8")):
         if file:

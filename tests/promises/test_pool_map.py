@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import pytest
 
 from amnode import (
     JobArgumentsError,
-    JobFailed,
     OptionError,
     Pool,
     PoolError,
@@ -26,7 +26,7 @@ from amnode import (
 )
 from tests.promises.pools import PATIENCE
 from tests.promises.test_pool import _fifo, _runs, _whole
-from tests.promises.workers import Plain
+from tests.promises.workers import OddError, Plain
 
 CHUNKS = [None, 1, 7, 5000]
 
@@ -35,6 +35,7 @@ class Counting(Worker):
     """Says what it has run."""
 
     kind = "Plain"
+    exceptions = (OddError,)
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +53,16 @@ class Counting(Worker):
         if n == which:
             os.kill(os.getpid(), signal.SIGKILL)
         return n
+
+    @job(thread=True)
+    def in_thread(self, n: int) -> str:
+        if n < 0:
+            raise OddError(f"{n} is below zero")
+        return threading.current_thread().name
+
+    @job
+    async def zeros(self, size: int) -> bytes:
+        return bytes(size)
 
     @job
     async def all_ran(self) -> list[int]:
@@ -154,48 +165,48 @@ async def test_two_maps_and_calls_take_turns() -> None:
         await endless.aclose()
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-async def test_the_first_failure_ends_a_map_and_cancels_the_rest(chunk: int | None) -> None:
+async def test_the_first_failure_ends_a_map_and_cancels_the_rest() -> None:
     async with _whole(1, kind=Counting) as pool:
-        numbers = [*range(40), -1, *range(41, 5000)]
-        with pytest.raises(JobFailed, match="-1 is below zero"):
-            await pool.map(Counting.square, numbers, chunk=chunk)
-        if chunk is None or chunk > 1:
-            assert (await pool.call(Counting.all_ran))[-1] == -1  # it ended the chunk too
+        for chunk in CHUNKS:
+            numbers = [*range(40), -1, *range(41, 5000)]
+            with pytest.raises(ValueError, match="-1 is below zero"):
+                await pool.map(Counting.square, numbers, chunk=chunk)
+            if chunk == 5000:
+                assert (await pool.call(Counting.all_ran))[-1] == -1  # it ended the chunk too
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100])
-async def test_results_before_a_failure_are_given_first(chunk: int) -> None:
+async def test_results_before_a_failure_are_given_first() -> None:
     async with _whole(2, kind=Counting) as pool:
-        found: list[int] = []
-        with pytest.raises(JobFailed, match="-1 is below zero"):
-            async for n in pool.map(Counting.square, [*range(20), -1, *range(30)], chunk=chunk):
-                found.append(n)
-        assert found == [n * n for n in range(20)]
+        for chunk in CHUNKS:
+            found: list[int] = []
+            numbers = [*range(20), -1, *range(30)]
+            with pytest.raises(ValueError, match="-1 is below zero"):
+                async for n in pool.map(Counting.square, numbers, chunk=chunk):
+                    found.append(n)
+            assert found == [n * n for n in range(20)]
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-async def test_failures_can_be_results(chunk: int | None) -> None:
+@pytest.mark.parametrize("chunk", [1, 4])
+async def test_failures_can_be_results(chunk: int) -> None:
     async with _whole(2, kind=Counting) as pool:
         numbers = [3, -1, 4, -2]
         found = await pool.map(Counting.square, numbers, chunk=chunk, return_exceptions=True)
         assert [found[0], found[2]] == [9, 16]
-        assert [type(found[at]) for at in (1, 3)] == [JobFailed, JobFailed]
+        assert [type(found[at]) for at in (1, 3)] == [ValueError, ValueError]
         assert "-2 is below zero" in str(found[3])
         assert "in square" in found[3].__notes__[0]
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("wrong", ["seven", object()])
-async def test_an_argument_that_does_not_fit_is_named(chunk: int | None, wrong: object) -> None:
+async def test_an_argument_that_does_not_fit_is_named(wrong: object) -> None:
     async with _whole(1) as pool:
-        with pytest.raises(JobArgumentsError, match=r"[Aa]rgument `?n"):
-            await pool.map(Plain.square, [1, 2, wrong, 4], chunk=chunk)
-        found = await pool.map(
-            Plain.square, [1, 2, wrong, 4], chunk=chunk, return_exceptions=True
-        )
-        assert [found[at] for at in (0, 1, 3)] == [1, 4, 16]
-        assert isinstance(found[2], JobArgumentsError)
+        for chunk in (1, 2, 4):
+            numbers = [1, 2, wrong, 4]
+            with pytest.raises(JobArgumentsError, match=r"[Aa]rgument `?n"):
+                await pool.map(Plain.square, numbers, chunk=chunk)
+            found = await pool.map(Plain.square, numbers, chunk=chunk, return_exceptions=True)
+            assert [found[at] for at in (0, 1, 3)] == [1, 4, 16]
+            assert isinstance(found[2], JobArgumentsError)
 
 
 async def test_an_error_of_the_iterable_is_the_error_of_the_map() -> None:
@@ -232,6 +243,29 @@ async def test_a_worker_that_dies_fails_the_map_with_the_cause() -> None:
         assert [n for n in found if isinstance(n, int)] == [
             n for n in range(100) if n not in lost
         ]
+
+
+async def test_jobs_on_the_thread_are_mapped_too() -> None:
+    async with _whole(1, kind=Counting) as pool:
+        for chunk in CHUNKS:
+            names = await pool.map(Counting.in_thread, range(50), chunk=chunk)
+            assert len(names) == 50 and set(names) == {"Plain-jobs"}
+            with pytest.raises(OddError, match="-3 is below zero"):
+                await pool.map(Counting.in_thread, [1, -3, 2], chunk=chunk)
+        found = await pool.map(Counting.in_thread, [1, -3, 2], chunk=3, return_exceptions=True)
+        assert [type(one) for one in found] == [str, OddError, str]
+
+
+async def test_large_values_are_mapped_too() -> None:
+    async with _whole(1, kind=Counting) as pool:
+        sizes = [3, 500_000, 0]
+        for chunk in (1, 3):
+            found = await pool.map(Counting.zeros, sizes, chunk=chunk)
+            assert [len(one) for one in found] == sizes
+    async with _whole(1) as pool:
+        for chunk in (1, 3):
+            data = [b"a", bytes(500_000), b""]
+            assert await pool.map(Plain.length, data, chunk=chunk) == [1, 500_000, 0]
 
 
 async def test_a_cancelled_map_is_cancelled_at_its_workers(tmp_path: Path) -> None:

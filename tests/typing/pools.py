@@ -7,7 +7,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import assert_type
 
-from amnode import LeasedWorker, Pool, PoolCall, PoolMap, Worker, job
+from amnode import (
+    LeasedWorker,
+    Pool,
+    PoolMap,
+    Submitted,
+    SyncCall,
+    SyncMap,
+    SyncPool,
+    Worker,
+    job,
+)
 
 
 class Squares(Worker):
@@ -32,7 +42,7 @@ async def results() -> None:
         assert_type(await pool.call(Squares.square, 7), int)
         assert_type(await pool.call(Squares.spell, 7, suffix="th"), str)
         call = pool.submit(Squares.spell, 7)
-        assert_type(call, PoolCall[str])
+        assert_type(call, Submitted[str])
         assert_type(await call, str)
         assert_type(call.result(), str)
         assert_type(pool.map(Squares.square, range(3)), PoolMap[int])
@@ -45,6 +55,19 @@ async def results() -> None:
         calls = pool.options(deadline=2.0)
         assert_type(await calls.call(Squares.square, 7), int)
         assert_type(await calls.map(Squares.square, [7]), list[int])
+
+
+def blocking() -> None:
+    """Nor does the thread that has no loop lose them."""
+    with SyncPool(Squares) as pool:
+        assert_type(pool.call(Squares.square, 7), int)
+        call = pool.submit(Squares.spell, 7)
+        assert_type(call, SyncCall[str])
+        assert_type(call.result(), str)
+        assert_type(pool.map(Squares.square, [7]), SyncMap[int])
+        with pool.lease() as worker:
+            assert_type(worker.call(Squares.spell, 7), str)
+        assert_type(pool.options(deadline=1.0).call(Squares.square, 7), int)
 
 
 async def arguments(pool: Pool) -> None:

@@ -27,8 +27,8 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
-        machine/  schema snapshot story transition
+        machine/  arguments binding breakpoints clock diagram mixins picture plan queue related
+        machine/  resolve schema snapshot story transition
         rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
@@ -49,9 +49,9 @@ KINDS = {
         launch/  inprocess
         node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker items
         node/  job_stream job_thread launching lease_watch leased listing local_pool looking
-        node/  loop_host operating operators peers pending_call pool_calls pool_feed pool_map
-        node/  reporting runner submitted supervisor telling timers transition_log warm work
-        node/  worker worker_link
+        node/  loop_host loop_thread operating operators peers pending_call pool_calls pool_feed
+        node/  pool_map pool_stream progress_bar reporting runner submitted supervisor sync_map
+        node/  sync_pool telling timers transition_log warm work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
         cli/  app call change completion crashes diagram doctor entry inspect journal logs

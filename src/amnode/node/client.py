@@ -269,6 +269,11 @@ class Client:
                 f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s; the last "
                 f"error: {self.machine.err or 'none was tried'}"
             )
+        if self.rpc_super.source.is1(SupervisorStates.ErrPool):
+            return (
+                f"No worker of kind {self.kind} came in {wait:g} s: they fail to start, and "
+                "the pool waits before it tries again. Its log has their last words."
+            )
         return (
             f"No worker of kind {self.kind} came free in {wait:g} s. Wait longer, raise the "
             "pool's max, or the quota of a client."

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar
@@ -24,7 +24,8 @@ import msgspec
 from amnode.errors import OptionError, PoolError
 from amnode.launch.process import Launcher
 from amnode.node.client import Client
-from amnode.node.jobs import Job
+from amnode.node.failures import known_of
+from amnode.node.jobs import Job, StreamJob
 from amnode.node.launching import LaunchBy
 from amnode.node.leased import CallOptions, LeasedWorker
 from amnode.node.listing import WorkerRow, WorkerState
@@ -35,13 +36,15 @@ from amnode.node.policy.options import (
     PoolSize,
     SupervisorOptions,
     checked,
-    checked_wait,
 )
 from amnode.node.policy.view import PoolView
-from amnode.node.pool_calls import PoolCall
+from amnode.node.pool_calls import Hold, PoolCall
 from amnode.node.pool_feed import Feed
 from amnode.node.pool_map import MapOptions, PoolMap, arguments_of
+from amnode.node.pool_stream import PoolStream
+from amnode.node.progress import Progress
 from amnode.node.states import SupervisorStates
+from amnode.node.submitted import OnProgress, Submitted
 from amnode.node.supervisor import Supervisor
 from amnode.node.worker import Worker
 
@@ -50,6 +53,10 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 S = SupervisorStates
+
+
+#: What changes how many workers the calls may have.
+_SHIFTS = (events.Requested, events.Resized, events.DrainRequested)
 
 
 class PoolCalls:
@@ -77,16 +84,51 @@ class PoolCalls:
             LeaseTimeoutError: the pool could get no worker at all.
             PoolError: the pool is stopped, or its workers fail to start; says why.
         """
-        call = self._pool.make(self._options, job, args, kwargs)
-        try:
-            return await call
-        finally:
-            if not call.done():
-                call.cancel()
+        return await self.begin(self._options, job, args, kwargs)
 
-    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> PoolCall[R]:
-        """Makes a call and returns its handle at once; awaiting that is `call`."""
-        return self._pool.make(self._options, job, args, kwargs)
+    def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Makes a call and returns its handle at once.
+
+        The handle is awaited for the result, iterated for the progress that the job reports,
+        and cancels the call. Args and errors are those of `call`.
+        """
+        made: list[asyncio.Future[R]] = []
+
+        def make(report: OnProgress) -> Coroutine[Any, Any, R]:
+            made.append(self.begin(self._told(report), job, args, kwargs))
+            return _result_of(made[0])
+
+        submitted = Submitted(make, job.name)
+        # It may be cancelled before it has waited for the first time.
+        submitted.add_done_callback(lambda _: made[0].cancel())
+        return submitted
+
+    def stream(self, job: StreamJob[P, R], *args: P.args, **kwargs: P.kwargs) -> PoolStream[R]:
+        """Runs a job that is a generator, on whichever worker is free; see `PoolStream`.
+
+        Args and errors are those of `LeasedWorker.stream`.
+        """
+        return self._pool.make_stream(self._options, job, args, kwargs)
+
+    def begin(
+        self,
+        options: CallOptions | None,
+        job: Job[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> asyncio.Future[R]:
+        """Makes a call; what `call` and `submit` share. Cancelling the future cancels it."""
+        return self._pool.make(options or self._options, job, args, kwargs)
+
+    def _told(self, report: OnProgress) -> CallOptions:
+        also = self._options.on_progress
+
+        def tell(progress: Progress) -> None:
+            report(progress)
+            if also is not None:
+                also(progress)
+
+        return msgspec.structs.replace(self._options, on_progress=tell)
 
     def map(
         self,
@@ -122,6 +164,21 @@ class PoolCalls:
             ordered=ordered, chunk=chunk, buffer=buffer, return_exceptions=return_exceptions
         )
         return self._pool.make_map(self._options, job, iterables, how)
+
+    def map_handed(
+        self,
+        job: Job[..., R],
+        handed: AsyncIterator[tuple[Any, ...]],
+        *,
+        ordered: bool,
+        chunk: int | None,
+        return_exceptions: bool,
+    ) -> PoolMap[R]:
+        """The map of `SyncPool`: arguments come from another thread, as they were bundled."""
+        how = MapOptions(
+            ordered=ordered, chunk=chunk, return_exceptions=return_exceptions, packed=True
+        )
+        return self._pool.make_map(self._options, job, (handed,), how)
 
 
 class Pool(PoolCalls):
@@ -181,6 +238,7 @@ class Pool(PoolCalls):
             limit=self._limit,
             others=self._others,
         )
+        self._known = known_of(worker)
         self._pid = os.getpid()
         self._started = self._stopped = False
         self._waiting = 0  # for leases of their own
@@ -242,14 +300,25 @@ class Pool(PoolCalls):
 
     # -- workers -----------------------------------------------------------------------------
 
-    def options(self, *, deadline: float | None = None) -> PoolCalls:
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        hard_deadline: float | None = None,
+        retry: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> PoolCalls:
         """Says how the next calls are made: `pool.options(deadline=2).call(...)`.
 
-        Args:
-            deadline: see `LeasedWorker.options`.
+        Args and errors are those of `LeasedWorker.options`.
         """
-        checked_wait("deadline", deadline, least=0.001)
-        return PoolCalls(self, msgspec.structs.replace(self._options, deadline=deadline))
+        options = CallOptions(
+            deadline=deadline,
+            hard_deadline=hard_deadline,
+            retry=retry,
+            on_progress=on_progress,
+        )
+        return PoolCalls(self, options)
 
     @asynccontextmanager
     async def lease(
@@ -275,7 +344,6 @@ class Pool(PoolCalls):
     def set_pool(self, min: int, max: int, warm: int) -> None:
         """Gives the pool another size, at once; see `Supervisor.set_pool`."""
         self.supervisor.set_pool(min, max, warm)
-        self._feed.look()
 
     def view(self) -> PoolView:
         """The pool in numbers; see `Supervisor.view`."""
@@ -289,14 +357,15 @@ class Pool(PoolCalls):
         job: Job[..., R],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> PoolCall[R]:
-        """Makes a call; what `call` and `submit` share."""
-        self._check(job)
+    ) -> asyncio.Future[R]:
+        """Makes a call."""
+        self._check()
+        options.check(job)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         call = PoolCall(job, args, kwargs, options, future)
         future.add_done_callback(partial(self._call_done, call))
         self._feed.call(call)
-        return call
+        return future
 
     def make_map(
         self,
@@ -306,26 +375,42 @@ class Pool(PoolCalls):
         how: MapOptions,
     ) -> PoolMap[R]:
         """Makes a map."""
-        self._check(job)
+        self._check()
+        options.check(job)
+        if job.streams:
+            raise OptionError(f"Job {job.name} gives items, not a result; use `stream`.")
         arguments, total = arguments_of(iterables)
-        if options.deadline is not None:
+        if options.deadline is not None or options.hard_deadline is not None:
             if how.chunk not in (None, 1):
                 raise OptionError(
                     f"chunk is {how.chunk}, with a deadline; that is of one call, so leave "
                     "chunk out, and calls go one by one."
                 )
             how = msgspec.structs.replace(how, chunk=1)
-        return PoolMap(self._feed, job, arguments, total, options, how)
+        return PoolMap(self._feed, job, arguments, total, options, how, self._known)
+
+    def make_stream(
+        self,
+        options: CallOptions,
+        job: StreamJob[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> PoolStream[R]:
+        """Makes a stream."""
+        self._check()
+        options.check_stream(job)
+        return PoolStream(self._hold, self._feed, options, job, args, kwargs)
+
+    def _hold(self, hold: Hold) -> None:
+        self._check()
+        hold.future.add_done_callback(partial(self._call_done, hold))
+        self._feed.call(hold)
 
     def _call_done(self, call: PoolCall[Any], future: asyncio.Future[Any]) -> None:
         if future.cancelled():
             self._feed.cancel(call)
 
-    def _check(self, job: object = None) -> None:
-        if job is not None and not isinstance(job, Job):
-            raise OptionError(
-                f"{job!r} is no job; pass the job itself, such as Squares.square."
-            )
+    def _check(self) -> None:
         name = self.supervisor.name
         if os.getpid() != self._pid:
             raise PoolError(
@@ -365,7 +450,7 @@ class Pool(PoolCalls):
         return self._waiting > 0 or waiting > self._feed.asked
 
     def _decided(self, event: events.Event, _actions: object) -> None:
-        if isinstance(event, events.Requested | events.DrainRequested) and self._feed.workers:
+        if isinstance(event, _SHIFTS):
             asyncio.get_running_loop().call_soon(self._feed.look)
 
 
@@ -373,3 +458,7 @@ def _size_of(min: int | None, max: int | None, warm: int | None, size: PoolSize)
     """The size, with what was given by itself."""
     given = {"min": min, "max": max, "warm": warm}
     return msgspec.structs.replace(size, **{n: v for n, v in given.items() if v is not None})
+
+
+async def _result_of(call: asyncio.Future[R]) -> R:
+    return await call

@@ -1,10 +1,11 @@
-"""PoolCall: one call that a `Pool` was given, and the handle by which it is waited for."""
+"""What a `Pool` has to do: a message to a worker, and where its answer goes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
 
 from amnode.node.jobs import Job
 from amnode.node.leased import CallOptions
@@ -22,6 +23,7 @@ class Piece(Protocol):
         paced: the name under which it is known how long it takes.
         calls: how many calls it stands for.
         retries: how often it may run again after its worker was lost.
+        alone: whether nothing else is to be at its worker: it was lost once.
     """
 
     args: tuple[Any, ...]
@@ -30,6 +32,7 @@ class Piece(Protocol):
     paced: str
     calls: int
     retries: int
+    alone: bool
 
     @property
     def job(self) -> Job[..., Any]:
@@ -47,17 +50,13 @@ class Piece(Protocol):
 
 
 class PoolCall(Generic[R]):
-    """A call that was made by `Pool.submit`.
-
-    Awaiting it gives the result, or raises what the job raised. It may be awaited more than
-    once. Cancelling who awaits it, or `cancel()`, cancels the call: one that has not started
-    never will, and one that runs is cancelled at its worker.
-    """
+    """One call, from the moment when it was made to its answer; a `Piece`."""
 
     __slots__ = (
-        "_future",
+        "alone",
         "args",
         "calls",
+        "future",
         "job",
         "kwargs",
         "options",
@@ -76,53 +75,28 @@ class PoolCall(Generic[R]):
         self.job = job
         self.args = args
         self.kwargs = kwargs
-        self.options = options
+        # The pool itself makes it again, on another worker.
+        self.options = msgspec.structs.replace(options, retry=0) if options.retry else options
+        self.retries = options.retry
         self.paced = job.name
         self.calls = 1
-        self.retries = 0
-        self._future = future
-
-    def __await__(self) -> Generator[Any, None, R]:
-        return self._future.__await__()
-
-    def __repr__(self) -> str:
-        how = "cancelled" if self.cancelled() else "done" if self.done() else "open"
-        return f"<PoolCall {self.job.name} {how}>"
-
-    def cancel(self) -> bool:
-        """Cancels the call; returns False if it is done already."""
-        return self._future.cancel()
-
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self._future.cancelled()
-
-    def done(self) -> bool:
-        """Whether awaiting it would return or raise at once."""
-        return self._future.done()
-
-    def result(self) -> R:
-        """What awaiting it gives, once it is done.
-
-        Raises:
-            asyncio.InvalidStateError: it is not.
-        """
-        return self._future.result()
-
-    def add_done_callback(self, callback: Callable[[PoolCall[R]], object]) -> None:
-        """Calls back, soon after it is done."""
-        self._future.add_done_callback(lambda _: callback(self))
+        self.alone = False
+        self.future = future
 
     @property
     def over(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._future.done()
+        return self.future.done()
 
     def ended(self, error: BaseException | None, value: Any) -> None:
-        """It has its answer; called by the pool."""
-        if self._future.done():
+        """It has its answer."""
+        if self.future.done():
             return
         if error is None:
-            self._future.set_result(value)
+            self.future.set_result(value)
         else:
-            self._future.set_exception(error)
+            self.future.set_exception(error)
+
+
+class Hold(PoolCall[Any]):
+    """Not a call, but a worker for one, by key: a stream makes its own, and lets it go."""

@@ -17,14 +17,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, Protocol
 
 from amnode.errors import (
     AmnodeError,
+    Cause,
     ConnectionLost,
-    JobArgumentsError,
     LeaseLost,
     Outcome,
     PoolError,
@@ -33,10 +34,11 @@ from amnode.errors import (
 from amnode.node.client import Client
 from amnode.node.failures import Known
 from amnode.node.leased import LeasedWorker
+from amnode.node.pending_call import PendingCall
 from amnode.node.policy.dispatch import Dispatch
 from amnode.node.policy.options import DispatchOptions
 from amnode.node.policy.pace import Pace
-from amnode.node.pool_calls import Piece
+from amnode.node.pool_calls import Hold, Piece
 from amnode.node.states import WorkerStates
 
 logger = logging.getLogger("amnode.node")
@@ -102,11 +104,12 @@ class Feed:
         self._next_key = 0
         self._queue: deque[Piece] = deque()
         self._sources: deque[Source] = deque()
-        self._running: dict[Piece, asyncio.Task[Any]] = {}
+        self._running: dict[Piece, PendingCall[Any]] = {}
         self._paces: dict[str, Pace] = {}
         self._asked = 0
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._closed = ""
         self._rest: asyncio.Future[None] | None = None
         self._filling = False
@@ -155,9 +158,9 @@ class Feed:
 
     def cancel(self, piece: Piece) -> None:
         """Nobody waits for it any more: it never starts, or is cancelled at its worker."""
-        task = self._running.get(piece)
-        if task is not None:
-            task.cancel()
+        running = self._running.get(piece)
+        if running is not None:
+            running.cancel()
         elif piece in self._queue:
             self._queue.remove(piece)
 
@@ -196,7 +199,6 @@ class Feed:
             self._ask()
         finally:
             self._filling = False
-        self._arm()
         self._tell_idle()
 
     def _fill_from_queue(self) -> bool:
@@ -206,7 +208,7 @@ class Feed:
             if piece.over:
                 self._queue.popleft()
                 continue
-            key = self._place(piece.paced, piece.calls)
+            key = self._place(1 if piece.alone else self._depth(piece.paced, piece.calls))
             if key is None:
                 return False
             self._send(self._queue.popleft(), key)
@@ -219,7 +221,7 @@ class Feed:
             source = self._sources[0]
             pace = self.pace(source.paced)
             calls = source.chunk or pace.chunk(source.left, self.capacity)
-            key = self._place(source.paced, calls)
+            key = self._place(self._depth(source.paced, calls))
             self._sources.rotate(-1)
             if key is None:
                 continue
@@ -231,9 +233,11 @@ class Feed:
             return True
         return False
 
-    def _place(self, paced: str, calls: int) -> int | None:
+    def _depth(self, paced: str, calls: int) -> int:
+        return self.pace(paced).depth(calls, self._options.ahead)
+
+    def _place(self, depth: int) -> int | None:
         """A worker that is there and has room; those that are lost are found here."""
-        depth = self.pace(paced).depth(calls, self._options.ahead)
         while True:
             key = self._dispatch.place(depth)
             if key is None:
@@ -246,32 +250,49 @@ class Feed:
             else:
                 return key
 
+    def let_go(self, key: int, *, lost: bool) -> None:
+        """A worker is free again that one call had to itself (rule 3)."""
+        if lost:
+            self._lose(key)
+        else:
+            self._cancelled(key)
+        self.fill()
+
     def _send(self, piece: Piece, key: int) -> None:
-        alone = self.pace(piece.paced).depth(piece.calls, self._options.ahead) == 1
+        if isinstance(piece, Hold):
+            self._dispatch.sent(key, alone=True)
+            self._busy_since[key] = self._now()
+            piece.future.set_result((key, self._workers[key]))
+            return
+        alone = piece.alone or self._depth(piece.paced, piece.calls) == 1
         self._dispatch.sent(key, alone=alone)
         self._busy_since.setdefault(key, self._now())
         worker = self._workers[key]
-        task = asyncio.get_running_loop().create_task(
-            worker.call_with(piece.options, piece.job, piece.args, piece.kwargs)
-        )
-        self._running[piece] = task
-        task.add_done_callback(partial(self._answered, piece, key))
-
-    def _answered(self, piece: Piece, key: int, task: asyncio.Task[Any]) -> None:
-        del self._running[piece]
-        if task.cancelled():
-            self._spawn(self._rests(key))
-            piece.ended(PoolError(self._closed or "The call was cancelled."), None)
+        try:
+            call = worker.begin(piece.options, piece.job, piece.args, piece.kwargs)
+        except AmnodeError as error:
+            self._ended(key)
+            piece.ended(error, None)
             return
-        error = task.exception()
-        if isinstance(error, WorkerError | LeaseLost | ConnectionLost):
+        self._running[piece] = call
+        if call.done():
+            self._answered(piece, key, call)
+        else:
+            call.on_over = partial(self._answered, piece, key)
+
+    def _answered(self, piece: Piece, key: int, call: PendingCall[Any]) -> None:
+        """A worker has nothing more to do with a call (rule 3)."""
+        del self._running[piece]
+        if call.cancelled():
+            piece.ended(PoolError(self._closed or "The call was cancelled."), None)
+            self._cancelled(key)
+        elif isinstance(error := call.exception(), WorkerError | LeaseLost | ConnectionLost):
             self._lose(key)
             self._lost(piece, error)
         else:
-            if not isinstance(error, JobArgumentsError):  # it may not have gone anywhere
-                self._note_pace(piece, key)
+            self._note_pace(piece, key)
             self._ended(key)
-            piece.ended(error, None if error is not None else task.result())
+            piece.ended(error, None if error is not None else call.result())
         self.fill()
 
     def _lost(self, piece: Piece, error: WorkerError | LeaseLost | ConnectionLost) -> None:
@@ -280,8 +301,9 @@ class Feed:
             piece.ended(error, None)
         elif error.outcome is Outcome.NOT_RUN:
             self._queue.appendleft(piece)
-        elif piece.retries > 0:
+        elif piece.retries > 0 and not _was_told_to_end(error):
             piece.retries -= 1
+            piece.alone = True  # what it runs beside next would be lost with it
             self._queue.appendleft(piece)
         else:
             piece.ended(error, None)
@@ -298,17 +320,21 @@ class Feed:
             self._give_back([key])
         if not self._dispatch.load(key):
             self._busy_since.pop(key, None)
+            if self._timer is None or self._look_at > self._now() + self._options.keep:
+                self._arm()
 
-    async def _rests(self, key: int) -> None:
-        """Rule 3."""
+    def _cancelled(self, key: int) -> None:
+        """Rule 3: a call was taken back; its job may be stopping still."""
         worker = self._workers.get(key)
-        if worker is not None:
-            try:
-                await worker.machine.when_not(
-                    (WorkerStates.WorkRequested, WorkerStates.Working)
-                )
-            except AmnodeError:
-                self._lose(key)
+        if worker is not None and worker.machine.any1(S.WorkRequested, S.Working):
+            self._dispatch.late(key)
+            self._spawn(self._rests(worker, key))
+        else:
+            self._ended(key)
+
+    async def _rests(self, worker: LeasedWorker, key: int) -> None:
+        with suppress(AmnodeError):  # it is lost, and found to be when it is to be used
+            await worker.machine.when_not((S.WorkRequested, S.Working))
         self._ended(key)
         self.fill()
 
@@ -365,6 +391,7 @@ class Feed:
         self._give_back(self._dispatch.to_return(now, others=self._others(), limit=limit))
         if not self._closed:
             self.fill()
+            self._arm()
 
     def _give_back(self, keys: list[int]) -> None:
         for key in keys:
@@ -383,20 +410,23 @@ class Feed:
             self.look()  # more than one may wait
 
     def _arm(self) -> None:
-        if self._timer is None and not self._closed:
-            at = self._dispatch.next_look(self._now())
-            if at is not None:
-                self._timer = asyncio.get_running_loop().call_at(at, self._due)
+        """Has `look` called when a lease may have to go back."""
+        at = self._dispatch.next_look(self._now())
+        if at is None or self._closed or (self._timer is not None and self._look_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._due)
 
     def _due(self) -> None:
         self._timer = None
         self.look()
-        self._arm()
 
     # -- the end -----------------------------------------------------------------------------
 
     async def idle(self) -> None:
-        """Waits until every call that was made has ended."""
+        """Waits until every call that was made has ended; a stream is for its reader to end."""
         while self._running or self._queue:
             if self._rest is None:
                 self._rest = asyncio.get_running_loop().create_future()
@@ -413,10 +443,8 @@ class Feed:
         if self._timer is not None:
             self._timer.cancel()
         self._fail(PoolError(why))
-        for task in [*self._running.values()]:
-            task.cancel()
-        if self._running:
-            await asyncio.wait([*self._running.values()])
+        for call in [*self._running.values()]:
+            call.cancel()
         for task in [*self._tasks]:
             task.cancel()
         self._give_back([*self._workers])
@@ -430,3 +458,8 @@ class Feed:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _was_told_to_end(error: Exception) -> bool:
+    """Whether the call itself said when its worker was to end."""
+    return isinstance(error, WorkerError) and error.cause is Cause.HARD_DEADLINE

@@ -31,6 +31,7 @@ import msgspec
 
 from amnode.errors import AmnodeError, JobArgumentsError, OptionError
 from amnode.node import chunks
+from amnode.node.failures import Known
 from amnode.node.jobs import Job
 from amnode.node.leased import CallOptions
 from amnode.node.pool_feed import Feed
@@ -52,6 +53,7 @@ class MapOptions(msgspec.Struct, frozen=True, kw_only=True):
     chunk: int | None = None
     buffer: int | None = None
     return_exceptions: bool = False
+    packed: bool = False  # an asynchronous iterable gives the arguments of each call as a tuple
 
     def __post_init__(self) -> None:
         for name, value in (("chunk", self.chunk), ("buffer", self.buffer)):
@@ -65,7 +67,18 @@ class _Message:
     """Some calls of a map in one message; a `Piece`."""
 
     __slots__ = (
-        *("args", "calls", "first", "job", "kwargs", "options", "over", "owner", "paced"),
+        *(
+            "alone",
+            "args",
+            "calls",
+            "first",
+            "job",
+            "kwargs",
+            "options",
+            "over",
+            "owner",
+            "paced",
+        ),
         "retries",
     )
 
@@ -76,9 +89,6 @@ class _Message:
         calls: int,
         job: Job[..., Any],
         args: tuple[Any, ...],
-        options: CallOptions,
-        paced: str,
-        retries: int,
     ) -> None:
         self.owner = owner
         self.first = first
@@ -86,10 +96,11 @@ class _Message:
         self.job = job
         self.args = args
         self.kwargs: dict[str, Any] = {}
-        self.options = options
-        self.paced = paced
-        self.retries = retries
+        self.options = owner.options
+        self.paced = owner.paced
+        self.retries = owner.retries
         self.over = False
+        self.alone = False
 
     def ended(self, error: BaseException | None, value: Any) -> None:
         """It has its answer."""
@@ -114,12 +125,16 @@ class PoolMap(Generic[R]):
         total: int | None,
         options: CallOptions,
         how: MapOptions,
+        known: Known,
     ) -> None:
+        #: As one message is made; the pool itself makes it again.
+        self.options = msgspec.structs.replace(options, retry=0)
+        self.retries = options.retry
+        self._known = known
         self._feed = feed
         self._job = job
         self._source = arguments
         self._total = total
-        self._options = options
         self._how = how
         self._started = False
         self._collects = False
@@ -173,7 +188,7 @@ class PoolMap(Generic[R]):
         while True:
             if self._closed:
                 raise StopAsyncIteration
-            if self._ready or self._taken in self._found:
+            if self.has_more:
                 return self._take()
             if self._failed is not None and (
                 not self._how.ordered or self._failed[0] <= self._taken
@@ -220,7 +235,7 @@ class PoolMap(Generic[R]):
 
     def _reopen(self) -> None:
         """Goes on reading, where there was no room and half of it is free again."""
-        if self._is_full and 2 * self._untaken <= self._room:
+        if self._is_full and 2 * self._untaken <= self.room:
             self._is_full = False
             self._feed.open(self)
 
@@ -255,8 +270,13 @@ class PoolMap(Generic[R]):
         return self._read - self._taken - have
 
     @property
-    def _room(self) -> int:
-        """Rule 1."""
+    def has_more(self) -> bool:
+        """Whether there is a result that nobody needs to wait for."""
+        return bool(self._ready) or self._taken in self._found
+
+    @property
+    def room(self) -> int:
+        """How many arguments may be read whose results nobody has taken (rule 1)."""
         if self._how.buffer is not None:
             return self._how.buffer
         calls, depth = self._feed.at_once(self.paced, self.chunk)
@@ -269,7 +289,7 @@ class PoolMap(Generic[R]):
         if self._one_by_one:
             at, items = self._one_by_one.popleft()
             return self._message(at, [items])
-        calls = min(calls, self._room - self._untaken)
+        calls = min(calls, self.room - self._untaken)
         if calls < 1:
             self._is_full = True
             return None
@@ -305,7 +325,8 @@ class PoolMap(Generic[R]):
         """Reads a few arguments of an asynchronous iterable, and has them sent."""
         try:
             for _ in range(calls):
-                self._read_ahead.append((await anext(source),))
+                item = await anext(source)
+                self._read_ahead.append(item if self._how.packed else (item,))
                 if len(self._read_ahead) == 1:  # with what comes in this turn of the loop
                     asyncio.get_running_loop().call_soon(self._have_read)
         except StopAsyncIteration:
@@ -327,11 +348,13 @@ class PoolMap(Generic[R]):
                 stop = not self._how.return_exceptions
                 asked = chunks.ask(self._job, items, stop=stop)
             except JobArgumentsError:  # which of them it is shows when each goes alone
+                asked = None
+            if asked is None:
                 self._one_by_one.extend(enumerate(items[1:], first + 1))
                 items = items[:1]
             else:
                 job, args = chunks.chunk, (asked,)
-        message = _Message(self, first, len(items), job, args, self._options, self.paced, 0)
+        message = _Message(self, first, len(items), job, args)
         self._out[message] = None
         return message
 
@@ -345,9 +368,7 @@ class PoolMap(Generic[R]):
         elif message.calls == 1:
             self._store(first, value)
         else:
-            for at, result in enumerate(
-                chunks.results(self._job, value, self._feed.known), first
-            ):
+            for at, result in enumerate(chunks.results(self._job, value, self._known), first):
                 if isinstance(result, chunks.Failed):
                     self._store_failure(at, result.error)
                 else:

@@ -136,7 +136,7 @@ class Work:
         self._loop = asyncio.get_running_loop()
         #: What it said last and nobody was told of, and whether that is about to be.
         self._progress: Progress | None = None
-        self._telling = False
+        self._telling = self._timed = False
         self._told_at = -PROGRESS_PAUSE
         reply.on_cancel(self.cancel)
 
@@ -173,7 +173,7 @@ class Work:
             raise  # it ends the process, which is the answer
         except BaseException as error:
             # Whatever it is, it is the job's: an error of this package must not pass for ours.
-            self._end(self.failed(self.job, error))
+            self._end(failures.failed(self.job.name, error, self._driver.known))
             return
         finally:
             RUNNING.reset(token)
@@ -191,11 +191,7 @@ class Work:
         """The job, as something to wait for."""
         if isinstance(self.job, StreamJob):
             return self._stream(self.job)
-        return self.come_to(self.job, self._call)
-
-    def come_to(self, job: Job[..., Any], call: Callable[[], Any]) -> Awaitable[Any]:
-        """What a call of a job comes to, where the job says that it runs."""
-        return self._in_thread(call) if job.thread else call()
+        return self._in_thread() if self.job.thread else self._call()
 
     async def _stream(self, job: StreamJob[..., Any]) -> None:
         send = self._reply.outlet().send
@@ -204,9 +200,9 @@ class Work:
         else:
             await send_all(self._call(), job.encode_item, send)
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+    async def _in_thread(self) -> Any:
         """Rules 2 and 4: nothing but its own end makes a function on the thread end."""
-        came = self._driver.thread.run(call)
+        came = self._driver.thread.run(self._call)
         while not came.done():
             try:
                 await asyncio.wait((came,))
@@ -216,10 +212,6 @@ class Work:
         if error is not None:
             raise error
         return value
-
-    def failed(self, job: Job[..., Any], error: BaseException) -> JobFailed:
-        """What a call of a job raised, as it is told."""
-        return failures.failed(job.name, error, self._driver.known)
 
     # -- progress ----------------------------------------------------------------------------
 
@@ -243,6 +235,7 @@ class Work:
         if left <= 0:
             self._tell()
         else:
+            self._timed = True
             self._driver.timers.set((self, "progress"), left, self._tell)
 
     def _tell(self) -> None:
@@ -287,7 +280,7 @@ class Work:
         """Nothing is to come for it any more."""
         if self.task is not None:
             self._driver.timers.clear(self)
-        if self._telling:
+        if self._timed:
             self._driver.timers.clear((self, "progress"))
         if self._disarm is not None:
             self._disarm()

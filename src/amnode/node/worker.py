@@ -863,14 +863,15 @@ class Worker:
             raise self._lease_lost(args.epoch)
         if self.machine.is1(S.LeaseSettingUp):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
-        return self.job_named(args.job)
+        return self._job_named(args.job)
 
-    def job_named(self, name: str) -> Job[..., Any]:
-        """A job of this worker.
+    def chunk_of(self, name: str, calls: int) -> tuple[Job[..., Any], Driver]:
+        """See `chunks.Host`; the chunk itself counts as one."""
+        found = self._job_named(name)
+        self._jobs_done += calls - 1
+        return found, self._driver
 
-        Raises:
-            JobUnknownError: it has none of that name.
-        """
+    def _job_named(self, name: str) -> Job[..., Any]:
         found = self._jobs.get(name)
         if found is None:
             known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
