@@ -54,7 +54,7 @@ async def test_a_low_limit_of_descriptors_is_told() -> None:
     )
     code, out = await run(program)
     line = next(line for line in out.splitlines() if " open files " in line)
-    assert code == 0 and line.startswith("less") and "about 10 workers" in line
+    assert code == 0 and line.startswith("less") and "about 13 workers" in line
 
 
 async def run(program: str, **environment_changes: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import amnode, environment
+from tests.cli.running import PATIENCE, amnode, environment, start
 
 
 async def test_the_test_of_a_new_project_passes(tmp_path: Path) -> None:
@@ -27,6 +27,52 @@ async def test_the_test_of_a_new_project_passes(tmp_path: Path) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert b"5 passed" in out
+
+
+async def test_its_pool_runs_and_its_program_uses_it(tmp_path: Path) -> None:
+    await amnode("new", "note-keeper", cwd=tmp_path)
+    project, source = tmp_path / "note-keeper", str(Path(__file__).parents[2] / "src")
+    env = {"PYTHONPATH": source, "AMNODE_RUN_DIR": str(tmp_path / "run")}
+    code, text = await _program(project, env)
+    assert code == 1 and "run `amnode up`" in text
+    up = await start("up", cwd=project, env=env)
+    try:
+        await _ready(project, env)
+        code, text = await _program(project, env)
+        assert code == 0 and text.splitlines()[-1] == "the longest: bread and butter", text
+        called = await amnode("call", "note", "hello", cwd=project, env=env)
+        assert (called.code, called.out.strip()) == (0, "1")
+        looked = await amnode("inspect", "--json", cwd=project, env=env)
+        assert looked.json["machine"] == "ns-note-keeper" and looked.json["story"]
+    finally:
+        stopped = await amnode("stop", cwd=project, env=env)
+        await up.communicate()
+    assert stopped.code == up.returncode == 0
+    ignored = (project / ".gitignore").read_text(encoding="utf-8").split()
+    assert (project / "clients.token").exists() and "clients.*" in ignored
+
+
+async def _program(project: Path, env: dict[str, str]) -> tuple[int | None, str]:
+    """Runs the program of the project."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "note_keeper"),
+        cwd=project,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(**env),
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def _ready(project: Path, env: dict[str, str]) -> None:
+    """Waits until the pool is there, and then until it is ready."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            ready = await amnode("wait", "PoolReady", cwd=project, env=env)
+            if ready.code != 3:  # there is a supervisor
+                break
+    assert ready.code == 0, ready.err
 
 
 async def test_what_is_written_is_told_and_has_the_names_of_the_project(tmp_path: Path) -> None:

@@ -335,6 +335,7 @@ LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 #: What asks the system what it offers has to try it.
 PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
+CLOCKS = ["node/outside.py", "node/hard_deadline.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
@@ -361,14 +362,7 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [
-            *LAUNCH,
-            "node/hard_deadline.py",
-            "node/outside.py",
-            "testing/__main__.py",
-            "cli/doctor.py",
-            PROBES,
-        ],
+        [*LAUNCH, *CLOCKS, "testing/__main__.py", "cli/doctor.py", PROBES],
     ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.

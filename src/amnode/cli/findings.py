@@ -15,8 +15,9 @@ from enum import StrEnum
 
 import msgspec
 
-#: What a supervisor holds open beside its workers, and for each of them (measured, rounded up).
-_DESCRIPTORS, _DESCRIPTORS_A_WORKER = 32, 3
+#: What a supervisor holds open beside its workers (measured: 14, and some for a moment), and
+#: for each of them (2, and one for its client).
+_DESCRIPTORS, _DESCRIPTORS_A_WORKER = 24, 3
 
 #: Workers that a limit should leave room for; a pool has 10 at most unless told otherwise.
 _WORKERS = 100
@@ -290,11 +291,12 @@ def descriptors(soft: int, hard: int) -> Finding:
     if room >= _WORKERS:
         return _finding(name, found)
     more = _DESCRIPTORS + _DESCRIPTORS_A_WORKER * _WORKERS
+    own = f"ulimit -n {more}, or" if hard < 0 or hard >= more else "as root"
     return _finding(
         name,
         found,
         f"a supervisor with more than {room} workers fails to start them",
-        f"ulimit -n {more if hard < 0 else min(hard, more)}, or LimitNOFILE= in the unit",
+        f"{own} LimitNOFILE={more} in the unit, --ulimit nofile={more} of the container",
         lack=Verdict.WORSE if room else Verdict.MISSING,
     )
 

@@ -69,8 +69,7 @@ def inspect(
         str,
         Parameter(
             name="MACHINE",
-            help="A worker: its id, its number, or a part of the id that no other has. "
-            "By default the supervisor.",
+            help="A worker: its id, or its number. By default the supervisor.",
             show_default=False,
         ),
     ] = "",

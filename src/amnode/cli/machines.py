@@ -7,16 +7,17 @@ directly.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
+from amnode.cli.logs import matched
 from amnode.cli.operator import Operator, operator
 from amnode.cli.shared import Where
-from amnode.errors import OptionError
+from amnode.errors import ConnectionLost
 from amnode.node.args import InspectArgs, ReachWorkerArgs, WorkerReached
 from amnode.node.names import operator_id
 from amnode.node.states import SupervisorStates
@@ -37,8 +38,7 @@ OfWorker = Annotated[
     Parameter(
         name=["--worker", "-w"],
         show_default=False,
-        help="The worker: its id, its number, or a part of the id that no other has. "
-        "By default the supervisor.",
+        help="The worker: its id, or its number. By default the supervisor.",
     ),
 ]
 
@@ -67,7 +67,7 @@ async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
     """Connects to the machine of that name; see `OfWorker`.
 
     Raises:
-        OptionError: the name is that of none, or of several.
+        WorkerMissingError: the name is that of no worker, or of several.
         AmnodeError: it cannot be reached; says why.
     """
     async with operator(where) as supervisor:
@@ -75,33 +75,24 @@ async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
             yield Machine(SUPERVISOR, supervisor.source, supervisor)
             return
         listing = await supervisor.listing()
-        worker_id = chosen([row.id for row in listing.workers], named)
+        worker_id = matched(named, (row.id for row in listing.workers))
         me = operator_id(os.urandom(6).hex())
         args = ReachWorkerArgs(worker_id=worker_id, operator_id=me)
         way = await supervisor.ask(S.ReachWorker, args, WorkerReached)
         rpc = RpcClient(way.address, id=me, secret=way.secret, options=ONE_CONNECTION)
         try:
-            await supervisor.within(rpc.start())
+            await supervisor.within(_start(rpc, worker_id))
             yield Machine(listing.kind, rpc.source, supervisor)
         finally:
             await rpc.stop()
 
 
-def chosen(worker_ids: Sequence[str], named: str) -> str:
-    """The one worker that is meant: by its id, its number, or a part of the id.
-
-    Raises:
-        OptionError: that is none of them, or several.
-    """
-    by_rank = (
-        [one for one in worker_ids if one == named],
-        [one for one in worker_ids if one.rpartition("-")[2] == named],
-        [one for one in worker_ids if named in one],
-    )
-    found = next((ids for ids in by_rank if ids), list[str]())
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise OptionError(f"{named!r} is not one worker: it could be {', '.join(found)}.")
-    there = ", ".join(worker_ids) or "none"
-    raise OptionError(f"There is no worker {named!r}; there is {there}. See `amnode ps`.")
+async def _start(rpc: RpcClient, worker_id: str) -> None:
+    try:
+        await rpc.start()
+    except ConnectionLost as error:
+        raise ConnectionLost(
+            f"Worker {worker_id} cannot be reached: {error} It listens for operators on the "
+            "host of its supervisor alone; run this there.",
+            outcome=error.outcome,
+        ) from None

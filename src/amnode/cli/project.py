@@ -201,11 +201,56 @@ filterwarnings = ["error"]
 """
 
 _SUPERVISOR = """
-# The pool: `amnode up` in this directory runs it.
+# The pool: `amnode up` in this directory runs it. Paths are taken from this directory.
 
 worker = "PACKAGE.worker:WORKER"
-name = "PROJECT"
+name = "PROJECT" # by which `amnode ps --at PROJECT` and the like find it
+public_addr = "unix:clients.sock" # where programs connect
+token_file = "clients.token" # by which they prove themselves; made if it is not there
+# state_dir = "state" # with it, workers outlive a supervisor that is started again
+
+[size]
+min = 2 # the pool is ready with so many workers
+max = 10 # and never has more
+warm = 2 # so many are kept idle beside those in use
+
+[options]
+story = 100 # `amnode inspect` shows what the supervisor did last
+# max_jobs = 1000 # a worker is replaced after so many jobs
+# max_rss = 500_000_000 # or when it has become so large, in bytes
 """
+
+_CLIENT = '''
+"""A program that uses the pool: `python -m PACKAGE`, while `amnode up` runs."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from amnode import Client, ConnectionLost
+
+from PACKAGE.worker import WORKER
+
+HERE = Path(__file__).parents[1]
+
+
+async def main(texts: list[str]) -> None:
+    token = (HERE / "clients.token").read_bytes().strip()
+    address = f"unix:{HERE / 'clients.sock'}"
+    async with Client("example", WORKER, addrs=[address], token=token) as client:
+        # This worker is ours until the end of the block, with all that it keeps.
+        async with client.lease() as worker:
+            for text in texts:
+                print(await worker.call(WORKER.note, text), text)
+            print("the longest:", await worker.call(WORKER.longest))
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(sys.argv[1:] or ["milk", "bread and butter", "salt"]))
+    except (FileNotFoundError, ConnectionLost):
+        sys.exit("There is no pool here: run `amnode up` in another terminal.")
+'''
 
 _README = """
 # PROJECT
@@ -216,6 +261,7 @@ leased to one client at a time, watched, and replaced when they die.
 | file | what it is |
 |---|---|
 | `PACKAGE/worker.py` | the worker: its jobs, and the state that it keeps |
+| `PACKAGE/__main__.py` | a program that uses the pool |
 | `tests/test_worker.py` | its test, with real processes |
 | `amnode.toml` | the supervisor: how many workers, and how they are treated |
 
@@ -232,10 +278,14 @@ leased to one client at a time, watched, and replaced when they die.
 
 and in another terminal, in this directory:
 
-    amnode ps
-    amnode call note '"hello"'
-    amnode inspect
+    python -m PACKAGE    # a program that leases a worker
+    amnode call note hello
+    amnode ps               # who has which worker; live: amnode top
+    amnode inspect          # what the supervisor does, and why; a worker: amnode inspect 1
     amnode stop
+
+Each `amnode call` has a worker to itself for that one call, so `amnode call longest` finds no
+notes: what a worker keeps is for the one who has it, and `on_release` clears it.
 """
 
 _IGNORED = """
@@ -244,10 +294,13 @@ __pycache__/
 .pytest_cache/
 *.egg-info/
 dist/
+clients.*
+state/
 """
 
 _FILES = {
     "PACKAGE/__init__.py": '"""A pool of WORKER workers."""\n',
+    "PACKAGE/__main__.py": _CLIENT,
     "PACKAGE/worker.py": _WORKER,
     "tests/test_worker.py": _TEST,
     "amnode.toml": _SUPERVISOR,

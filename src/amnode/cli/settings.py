@@ -13,7 +13,7 @@
 
 1. A key that is not known, or a value that cannot work, is an error that names the file, the
    key, and what it may be.
-2. Paths are taken from the directory of the file.
+2. Paths are taken from the directory of the file, those of Unix sockets too.
 """
 
 from __future__ import annotations
@@ -173,11 +173,18 @@ def _from(base: Path, settings: Settings) -> Settings:
     def absolute(path: str) -> str:
         return str(base / path) if path else ""
 
+    def address(text: str) -> str:
+        scheme, _, path = text.partition(":")
+        return f"unix:{base / path}" if scheme == "unix" and path else text
+
     return msgspec.structs.replace(
         settings,
         name=settings.default_name,
         path=tuple(absolute(entry) for entry in settings.path),
         state_dir=absolute(settings.state_dir),
+        public_addr=address(settings.public_addr),
+        local_addr=address(settings.local_addr),
+        peers=tuple(address(peer) for peer in settings.peers),
         token_file=absolute(settings.token_file),
         operator_file=absolute(settings.operator_file),
         tls=_tls_from(absolute, settings.tls),

@@ -30,6 +30,17 @@ class Output:
     ] = False
 
 
+#: The option by which commands are told whom to trust at an address with TLS.
+Authority = Annotated[
+    Path | None,
+    Parameter(
+        env_var="AMNODE_AUTHORITY",
+        help="For a tls: address: the certificates of who has signed for it (PEM); by default "
+        "those of the supervisor's directory, or those that the system trusts.",
+    ),
+]
+
+
 @Parameter(name="*", group=_WHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class At:
@@ -38,6 +49,7 @@ class At:
     Attributes:
         at: a name, a directory or an address; the only one that runs here by default.
         operator_file: the file with the operators' secret.
+        authority: the certificates of who signs for the supervisor.
     """
 
     at: Annotated[
@@ -57,17 +69,7 @@ class At:
             " of the supervisor's directory, or the token alone.",
         ),
     ] = None
-
-
-#: The option by which commands are told whom to trust at an address with TLS.
-Authority = Annotated[
-    Path | None,
-    Parameter(
-        env_var="AMNODE_AUTHORITY",
-        help="For a tls: address: the certificates of who has signed for it (PEM); by default "
-        "those of the supervisor's directory, or those that the system trusts.",
-    ),
-]
+    authority: Authority = None
 
 
 @Parameter(name="*", group=_WHERE)
@@ -76,11 +78,9 @@ class Where(At):
     """That, and how long to wait for answers.
 
     Attributes:
-        authority: the certificates of who signs for the supervisor.
         timeout: seconds that the supervisor has for each answer.
     """
 
-    authority: Authority = None
     timeout: Annotated[
         float, Parameter(env_var="AMNODE_TIMEOUT", help="Seconds to wait for an answer.")
     ] = 10.0

@@ -64,7 +64,8 @@ async def _wait(
 ) -> Waited:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    async with machine(Where(at=at.at, operator_file=at.operator_file), worker) as waited_for:
+    where = Where(at=at.at, operator_file=at.operator_file, authority=at.authority)
+    async with machine(where, worker) as waited_for:
         source = waited_for.source
         ready = source.when_not(states) if inactive else source.when(states)
         try:

@@ -216,6 +216,10 @@ class WorkerStates(Basic, StateSource):
     "A client has this worker. Its tick while active is the lease's epoch."
     Releasing = State(require=("Leased",))
     "The lease is ending: the job is cancelled, `on_release` runs, the session is closed."
+    Inspect = State(multi=True, require=("Start",))
+    "An operator asks what the worker did."
+    ServeOperator = State(multi=True, require=("LocalRpcReady",))
+    "Asked by the supervisor to let an operator in."
     SettingUp = State(require=("Start",))
     "The worker is not ready yet: `on_start` runs."
     LeaseSettingUp = State(require=("Leased",))
@@ -224,10 +228,6 @@ class WorkerStates(Basic, StateSource):
     "The worker is about to end: `on_stop` runs."
     Progressing = State(multi=True, require=("Ready",))
     "The job says how far it is; its tick moves with each report."
-    Inspect = State(multi=True, require=("Start",))
-    "An operator asks what the worker did."
-    ServeOperator = State(multi=True, require=("LocalRpcReady",))
-    "Asked by the supervisor to let an operator in."
 
     _order_ = (
         "Exception",
@@ -259,12 +259,12 @@ class WorkerStates(Basic, StateSource):
         "SendPayload",
         "Leased",
         "Releasing",
+        "Inspect",
+        "ServeOperator",
         "SettingUp",
         "LeaseSettingUp",
         "TearingDown",
         "Progressing",
-        "Inspect",
-        "ServeOperator",
     )
 
 

@@ -26,7 +26,9 @@ from amnode.rpc.exposure import Exposure, Opened
 SHOWN = 200
 
 #: The states by which operators look, and which change nothing (rule 3).
-LOOKS = frozenset(("Inspect", "ListWorkers", "ReachWorker", "ServeOperator"))
+LOOKS = frozenset(
+    ("Inspect", "ListCrashes", "ListWorkers", "ReachWorker", "ReadOutput", "ServeOperator")
+)
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -190,15 +192,15 @@ def _arguments(opened: Opened) -> dict[str, tuple[Argument, ...]]:
 def _fields(
     structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None,
 ) -> tuple[Argument, ...]:
-    """The fields of the struct that a state takes, or of each of those that it may take."""
+    """Of a state that takes one of several structs, the fields of all of them."""
     if structs is None:
         return ()
-    one_or_more = structs if isinstance(structs, tuple) else (structs,)
-    return tuple(
-        Argument(field.name, _type_name(field.type), field.required)
-        for struct in one_or_more
+    found = {
+        field.name: Argument(field.name, _type_name(field.type), field.required)
+        for struct in (structs if isinstance(structs, tuple) else (structs,))
         for field in msgspec.structs.fields(struct)
-    )
+    }
+    return tuple(found.values())
 
 
 def _type_name(type_: object) -> str:

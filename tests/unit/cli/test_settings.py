@@ -41,12 +41,18 @@ def test_paths_are_taken_from_the_directory_of_the_file() -> None:
         state_dir="state",
         token_file="/run/token",
         operator_file="operators",
+        public_addr="unix:clients.sock",
+        local_addr="unix:/run/local.sock",
+        peers=["unix:other/local", "tcp:127.0.0.1:7000"],
         log={"file": "log", "format": "json"},
         tls={"certificate": "chain.pem", "authority": "/etc/authority.pem"},
     )
     assert found.tls == TlsFiles("/project/chain.pem", "", "/etc/authority.pem")
     assert found.path == ("/project/src", "/lib")
     assert (found.state_dir, found.token_file) == ("/project/state", "/run/token")
+    assert found.public_addr == "unix:/project/clients.sock"
+    assert found.local_addr == "unix:/run/local.sock"
+    assert found.peers == ("unix:/project/other/local", "tcp:127.0.0.1:7000")
     assert (found.operator_file, found.log.file) == ("/project/operators", "/project/log")
 
 

@@ -99,12 +99,12 @@ WORKER: dict[str, Row] = {
     "SendPayload": _NO_SEND,
     "Leased": _STARTED,
     "Releasing": ("", "Leased", "", "", ""),
+    "Inspect": _STARTED_EVENT,
+    "ServeOperator": ("multi", "LocalRpcReady", "", "", ""),
     "SettingUp": _STARTED,
     "LeaseSettingUp": ("", "Leased", "", "", ""),
     "TearingDown": _PLAIN,
     "Progressing": ("multi", "Ready", "", "", ""),
-    "Inspect": _STARTED_EVENT,
-    "ServeOperator": ("multi", "LocalRpcReady", "", "", ""),
 }
 
 CLIENT: dict[str, Row] = {
