@@ -382,6 +382,13 @@ class Supervisor:
         """The pool in numbers, with one line on why it is not growing, if it is not."""
         return self._core.view(self._now())
 
+    def kill_worker(self, worker_id: str) -> bool:
+        """Ends a worker's process at once, leased or not; False if there is none.
+
+        Its client is told so, as of any death; another one takes its place.
+        """
+        return bool(self.machine.add1(S.KillWorker, _WorkerArgs(worker_id)))
+
     async def worker(self, worker_id: str) -> WorkerRow:
         """One worker, by its machine id.
 

@@ -1004,7 +1004,7 @@ async def _connect_unix(
 ) -> Connection:
     sock = _unix_socket()
     try:
-        with _short_path(at.name) as short:
+        with short_path(at.name) as short:
             while not _try_connect(sock, short):  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(_BACKLOG_PAUSE)
         users.peer(sock)
@@ -1035,7 +1035,7 @@ def _bind(sock: socket.socket, path: str) -> tuple[int, int]:
     # On Linux the file takes the mode of the socket, so that there is no moment at which others
     # may connect.
     os.fchmod(sock.fileno(), 0o600)
-    with _short_path(path) as short:
+    with short_path(path) as short:
         try:
             sock.bind(short)
         except OSError as error:
@@ -1073,7 +1073,7 @@ def _remove_own(path: str, file: tuple[int, int]) -> None:
 
 
 @contextmanager
-def _short_path(path: str) -> Generator[str]:
+def short_path(path: str) -> Generator[str]:
     """The path itself, or one through a descriptor of its directory if it is too long."""
     if len(os.fsencode(path)) <= _MAX_UNIX_PATH:
         yield path

@@ -1,0 +1,201 @@
+"""What crosses between a `PoolExecutor` and its workers: pickles, with cloudpickle where needed.
+
+Nowhere else in this package is anything pickled. A call is code by its nature, so the workers of
+an executor unpickle what their program sends; and the program unpickles what its own workers
+send back, as every process pool does. Nobody else can reach either (`executor_wire`, rule 4).
+
+1. What the standard pickle can name (a function of a module, say) goes by its name; anything
+   else (a lambda, a closure, what was typed in) goes by value, if cloudpickle is installed.
+2. What belongs to `__main__` goes by name where the worker has that name, since it runs the
+   program's script too, as multiprocessing does; else by value. Functions that go by value
+   share the globals of the worker's `__main__`, so what an initializer sets there, they see.
+3. Nothing is copied that is large: bytes are passed on as they are, buffers of arrays too.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from functools import cache
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from amnode.node.executor_wire import OWN_BUFFER, Packed
+
+#: What a plain pickle raises at what it cannot name.
+_UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
+
+#: Bytes past which a piece of a pickle is an object's own memory, and has no names in it.
+_LONGEST_FRAME = 128 * 1024
+
+#: Functions whose pickle is remembered, at most.
+_REMEMBERED = 256
+
+_MAIN = "__main__"
+_MAIN_NAME = b"__main__"
+
+_ADVICE = (
+    "It goes by value if cloudpickle is installed: pip install 'amnode[executor]'. Or define "
+    "it at the top level of a module."
+)
+
+
+class _Sink:
+    """Where a pickle is written; C code calls the list's own `append`."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        self.write = write
+
+
+class Pickler:
+    """Pickles what one process sends.
+
+    Attributes:
+        main: the names that the other side has in its `__main__` (rule 2).
+    """
+
+    def __init__(self, main: frozenset[str] = frozenset()) -> None:
+        self.main = main
+        self._functions: dict[Any, bytes] = {}
+
+    def call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+        """A call; the function by itself where it has a name, as that is remembered.
+
+        Raises:
+            Exception: it cannot be pickled.
+        """
+        first = self._function(fn)
+        if first is None:
+            return self.dump((fn, args, kwargs))
+        packed = self.dump((args, kwargs))
+        packed.pieces.insert(0, first)
+        packed.first = len(first)
+        return packed
+
+    def _function(self, fn: Any) -> bytes | None:
+        if not isinstance(fn, FunctionType | BuiltinFunctionType | type):
+            return None
+        try:
+            return self._functions[fn]
+        except KeyError:
+            pass
+        except TypeError:  # a class whose metaclass forbids hashing
+            return None
+        if self._is_by_value(fn) or getattr(fn, "__self__", None) is not None:
+            return None
+        try:
+            found = pickle.dumps(fn, pickle.HIGHEST_PROTOCOL)
+        except _UNPICKLABLE:
+            return None
+        if len(self._functions) < _REMEMBERED and len(found) < OWN_BUFFER:
+            self._functions[fn] = found
+        return found
+
+    def dump(self, value: Any) -> Packed:
+        """Any object.
+
+        Raises:
+            Exception: it cannot be pickled.
+        """
+        packed = Packed([], [])
+        try:
+            pickle.Pickler(
+                _Sink(packed.pieces.append), 5, buffer_callback=_collect(packed.buffers)
+            ).dump(value)
+        except _UNPICKLABLE as error:
+            return self._dump_by_value(value, error)
+        for piece in packed.pieces:
+            if len(piece) < _LONGEST_FRAME and _MAIN_NAME in piece:
+                return self._dump_by_value(value, None)
+        return packed
+
+    def whole(self, value: Any) -> bytes:
+        """The same in one piece.
+
+        Raises:
+            Exception: it cannot be pickled.
+        """
+        packed = self.dump(value)
+        if packed.buffers:
+            return pickle.dumps(value, 5)
+        return b"".join(packed.pieces)
+
+    def _dump_by_value(self, value: Any, error: BaseException | None) -> Packed:
+        by_value = _by_value_pickler()
+        packed = Packed([], [])
+        if by_value is not None:
+            sink = _Sink(packed.pieces.append)
+            by_value(sink, _collect(packed.buffers), self._is_by_value).dump(value)
+            return packed
+        if error is None:  # it has names of `__main__`, which the worker may have
+            data = pickle.dumps(value, 5)
+            return Packed([data], [])
+        error.add_note(_ADVICE)
+        raise error
+
+    def _is_by_value(self, value: Any) -> bool:
+        """Whether a function or class is one that the other side cannot name (rule 2)."""
+        if getattr(value, "__module__", None) != _MAIN:
+            return False
+        return value.__qualname__.partition(".")[0] not in self.main
+
+
+def _collect(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Takes large buffers out of a pickle (rule 3)."""
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            if buffer.raw().nbytes < OWN_BUFFER:
+                return True
+        except BufferError:  # it is not in one piece
+            return True
+        buffers.append(buffer)
+        return False
+
+    return collect
+
+
+class MainGlobals(dict[str, Any]):
+    """Stands for the globals of `__main__` in a pickle."""
+
+    def __reduce__(self) -> tuple[Callable[[], dict[str, Any]], tuple[()]]:
+        return _main_globals, ()
+
+
+def _main_globals() -> dict[str, Any]:
+    return vars(sys.modules[_MAIN])
+
+
+@cache
+def _by_value_pickler() -> Any:
+    """The class that pickles by value what has no name; None without cloudpickle."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+
+    class ByValue(cloudpickle.Pickler):
+        def __init__(
+            self, sink: Any, collect: Callable[[Any], bool], is_by_value: Callable[[Any], bool]
+        ) -> None:
+            super().__init__(sink, protocol=5, buffer_callback=collect)
+            self._is_by_value = is_by_value
+            main = vars(sys.modules[_MAIN])
+            self.globals_ref[id(main)] = MainGlobals(__name__=_MAIN)
+
+        def reducer_override(self, obj: Any) -> Any:
+            kind = type(obj)
+            if issubclass(kind, FunctionType | type) and (
+                getattr(obj, "__module__", None) == _MAIN and not self._is_by_value(obj)
+            ):
+                found: Any = sys.modules[_MAIN]
+                for name in obj.__qualname__.split("."):
+                    found = getattr(found, name, None)
+                if found is obj:
+                    return NotImplemented
+            return super().reducer_override(obj)
+
+    return ByValue
