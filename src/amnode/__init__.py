@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
-    from amnode.rpc.transport import StreamTransport
+    from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
     "amnode.errors": (
@@ -163,7 +163,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
-    "amnode.rpc.transport": ("StreamTransport",),
+    "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

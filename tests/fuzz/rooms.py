@@ -58,7 +58,7 @@ from amnode.rpc.protocol.session import (
 from amnode.rpc.protocol.subscription import Subscription
 from amnode.rpc.protocol.sync import mixes
 from amnode.rpc.protocol.wire import Outcome, Role
-from amnode.rpc.transport import Accept, Buffer, Connection, Handler, Listener
+from amnode.rpc.transport.port import Accept, Buffer, Connection, Handler, Listener
 
 SECRET: Final = b"a secret that both sides know"
 DECOY: Final = b"d" * 32

@@ -21,7 +21,8 @@ from amnode.rpc.exposure import ErrorReport, Exposure
 from amnode.rpc.mux import Mux
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.server import RpcServer
-from amnode.rpc.transport import STREAMS, StreamTransport, Transport
+from amnode.rpc.transport.by_address import STREAMS, StreamTransport
+from amnode.rpc.transport.port import Transport
 from tests.pairs.proxy import Proxy
 
 SECRET = b"a secret that both sides know"

@@ -14,7 +14,7 @@ from amnode.machine.queue import EXECUTED
 from amnode.machine.transition import Event
 from amnode.rpc.mux import Mux
 from amnode.rpc.server import RpcServer
-from amnode.rpc.transport import Accept
+from amnode.rpc.transport.port import Accept
 from tests.pairs.driven import EAGER, House
 from tests.pairs.driven import anywhere as anywhere  # a fixture
 from tests.pairs.driven import house as house  # a fixture

@@ -21,7 +21,8 @@ from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.session import Called, Closed, Phase
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
-from amnode.rpc.transport import STREAMS, Connection
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.port import Connection
 from tests.pairs.driven import House
 from tests.pairs.driven import house as house  # a fixture
 from tests.pairs.session_pair import Pair, deliver

@@ -30,7 +30,7 @@ from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.auth import Prover, Ticket, Transcript, prove, ticket
 from amnode.rpc.protocol.handshake import ClientHandshake, ServerHandshake
 from amnode.rpc.protocol.wire import Role
-from amnode.rpc.transport import Connection
+from amnode.rpc.transport.port import Connection
 from tests.fuzz.grammar import HUGE, ODD, framed
 from tests.fuzz.rooms import (
     ALLOWED,

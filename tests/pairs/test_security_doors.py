@@ -22,7 +22,7 @@ from amnode.rpc.protocol.memory import ClientMemory
 from amnode.rpc.protocol.session import Called, Closed, Phase
 from amnode.rpc.protocol.subscription import Subscription
 from amnode.rpc.protocol.wire import NIL, Outcome, Role
-from amnode.rpc.transport import STREAMS, StreamTransport
+from amnode.rpc.transport.by_address import STREAMS, StreamTransport
 from tests.pairs.driven import SECRET, House
 from tests.pairs.session_pair import Pair, deliver, sent_by
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from amnode.errors import AuthError, ConnectionLost, OptionError
-from amnode.rpc.transport import STREAMS, StreamTransport
+from amnode.rpc.transport.by_address import STREAMS, StreamTransport
 from tests.pairs.driven import SECRET, House
 from tests.pairs.test_transport import Peer, Room
 

@@ -19,14 +19,10 @@ import trustme
 
 from amnode.errors import AuthError, ConnectionLost, OptionError
 from amnode.rpc.address import Address
-from amnode.rpc.transport import (
-    STREAMS,
-    Connection,
-    Listener,
-    StreamTransport,
-    _alternating,
-    peer_uid,
-)
+from amnode.rpc.transport.by_address import STREAMS, StreamTransport
+from amnode.rpc.transport.port import Connection, Listener
+from amnode.rpc.transport.tcp import alternating
+from amnode.rpc.transport.unix import peer_uid
 
 
 class Peer:
@@ -914,7 +910,7 @@ class Street:
         async def resolve(at: Address) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
             return self.found
 
-        monkeypatch.setattr("amnode.rpc.transport._resolve", resolve)
+        monkeypatch.setattr("amnode.rpc.transport.tcp.resolve", resolve)
 
     def dead(self) -> None:
         """One whose backlog is full: whoever connects hears nothing."""
@@ -971,9 +967,9 @@ async def test_an_address_that_does_not_answer_keeps_nobody_from_the_next(
 def test_addresses_of_both_kinds_are_tried_in_turn() -> None:
     six = [(socket.AF_INET6, (f"::{i}", 1)) for i in range(3)]
     four = [(socket.AF_INET, ("127.0.0.1", 1))]
-    assert _alternating([*six, *four]) == [six[0], four[0], *six[1:]]
-    assert _alternating([*four, *six]) == [four[0], *six]
-    assert _alternating([]) == []
+    assert alternating([*six, *four]) == [six[0], four[0], *six[1:]]
+    assert alternating([*four, *six]) == [four[0], *six]
+    assert alternating([]) == []
 
 
 @on_a_network

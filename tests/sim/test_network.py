@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amnode.errors import ConnectionLost, OptionError
-from amnode.rpc.transport import Connection
+from amnode.rpc.transport.port import Connection
 from amnode.testing import Place, SimLoop, SimNetwork, SimTransport, Weather
 
 

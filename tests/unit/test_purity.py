@@ -33,7 +33,7 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args states
+        node/  args call_book jobs names node_args states
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
@@ -42,17 +42,20 @@ KINDS = {
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
+        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
+        node/  add_errors adopt bootstrap client driver_thread executor_control executor_worker
+        node/  inprocess_worker launching lease_watch leased
         node/  listing operating peers supervisor transition_log work worker worker_link
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
     """,
     OUTSIDE: """
-        rpc/  transport
+        rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside private_directory state_directory
+        node/  class_name executor executor_calls executor_errors executor_pickle executor_wire
+        node/  memory outside private_directory state_directory
     """,
 }
 
@@ -320,6 +323,9 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
             yield node.lineno, "uses os.kill"
 
 
+TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
+_pickles = _imports_of("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle")
+
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 JUDGES = ["testing/safety.py", "testing/search.py"]
 #: What is looked for, and the only files that may have it.
@@ -327,12 +333,12 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
     "create_task, call_later": (
         _mentions_of("create_task", "call_later", "call_at"),
-        ["machine/machine.py", "rpc/transport.py", *LAUNCH]
+        ["machine/machine.py", *TRANSPORT, *LAUNCH]
         + [path for path in _listed(DRIVERS) if not path.startswith("machine/")],
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        ["rpc/transport.py", "launch/fork_channel.py"],
+        [*TRANSPORT, "launch/fork_channel.py", "node/executor_wire.py"],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -344,8 +350,16 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
         [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
-    "loop.time()": (_loop_time, [*_listed(DRIVERS), "rpc/transport.py", *LAUNCH]),
-    "another clock": (_imports_of("time"), [*LAUNCH, "testing/__main__.py"]),
+    "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
+    "another clock": (
+        _imports_of("time"),
+        [*LAUNCH, "testing/__main__.py", "node/executor.py", "node/executor_worker.py"],
+    ),
+    # An executor's calls are code, and its workers run nothing else.
+    "pickles": (
+        _pickles,
+        ["node/executor_pickle.py", "node/executor_wire.py"],
+    ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
     "comparing epochs": (_epochs_compared, ["node/policy/lease.py", *JUDGES]),
@@ -365,9 +379,6 @@ _SECRET = ("secret", "token", "proof")
 
 
 def _dangerous(tree: ast.Module) -> Iterator[Finding]:
-    yield from _imports_of("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle")(
-        tree
-    )
     for node in _running(tree):
         if isinstance(node, ast.Call) and _dotted(node.func) in {
             "builtins.eval",
@@ -444,7 +455,7 @@ def test_no_file_is_a_drawer_for_anything() -> None:
         (_loop_time, "self._loop.time()"),
         (_loop_time, "asyncio.get_running_loop().time()"),
         (_epochs_compared, "if args.epoch != self.epoch: pass"),
-        (_dangerous, "import pickle"),
+        (_pickles, "import pickle"),
         (_dangerous, "eval(data)"),
         (_secrets_compared, "if self.token == token: pass"),
         (_long_functions, "def f():\n" + "    x = 1\n" * 60),

@@ -106,7 +106,7 @@ class CallBook(Generic[Call]):
     # -- workers ---------------------------------------------------------------------------
 
     def wants_worker(self) -> bool:
-        """Whether one more worker is to be asked for; it counts as used from now on (rule 4)."""
+        """Whether to ask for one more worker; it counts as used from now on (rule 4)."""
         if self.used >= self.most or self.outstanding <= self.used:
             return False
         self.used += 1

@@ -65,7 +65,7 @@ class Log:
         end_process(code)
 
 
-def run_beside(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
+def run_beside(cls: Callable[[], Worker], boot: WorkerBoot) -> NoReturn:
     """Runs a worker; called in the main thread, and never returns to it.
 
     Args:

@@ -4,10 +4,10 @@
         print(executor.submit(pow, 2, 10).result())
         print(list(executor.map(math.sqrt, range(1000), chunksize=50)))
 
-It takes the place of `concurrent.futures.ProcessPoolExecutor`, with the same arguments. What is
-better: a worker that dies costs the one call that it ran, and says of what it died; a call that
-runs can be killed; what cannot be pickled fails alone; lambdas and what was typed in can be sent;
-a call costs less. `docs/executor.md` has what is different.
+It takes the place of `concurrent.futures.ProcessPoolExecutor`, with the same arguments. Better
+is that a worker that dies costs the one call that it ran, and says of what it died; that a call
+that runs can be killed; that what cannot be pickled fails alone; that lambdas and what was typed
+in can be sent; and that a call costs less. `docs/executor.md` has what is different.
 
 The parts: `executor_calls` (calls and futures), `executor_control` (the thread with supervisor
 and client), `executor_worker` (the other side), `executor_wire` and `executor_pickle` (what is
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import finalize
 
 from amnode.errors import OptionError
@@ -142,10 +142,9 @@ class PoolExecutor(Executor):
         end = None if timeout is None else time.monotonic() + timeout
         items = zip(*iterables)  # noqa: B905 - like map(), it ends with the shortest
         if chunksize == 1:
-            calls = (partial(self.submit, fn, *args) for args in items)
-            return _Results(calls, end, buffersize)
+            return _Results((self.submit(fn, *args) for args in items), end, buffersize)
         chunks = iter(lambda: list(islice(items, chunksize)), [])
-        calls = (partial(self.submit, run_chunk, fn, chunk) for chunk in chunks)
+        calls = (self.submit(run_chunk, fn, chunk) for chunk in chunks)
         return _flat(_Results(calls, end, buffersize))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -186,15 +185,15 @@ class PoolExecutor(Executor):
         return super().__exit__(kind, error, trace)
 
 
-class _Results(Iterator[T]):
+class _Results(Iterator[T], Generic[T]):
     """The results of `map`, in order; what is not taken any more is cancelled."""
 
     def __init__(
-        self, calls: Iterator[Callable[[], Future[T]]], end: float | None, ahead: int | None
+        self, calls: Iterator[Future[T]], end: float | None, ahead: int | None
     ) -> None:
         self._calls = calls
         self._end = end
-        self._futures = deque(call() for call in islice(calls, ahead))
+        self._futures = deque(islice(calls, ahead))
         self._bounded = ahead is not None
 
     def __next__(self) -> T:
@@ -203,7 +202,7 @@ class _Results(Iterator[T]):
         future = self._futures.popleft()
         try:
             if self._bounded:
-                self._futures += (call() for call in islice(self._calls, 1))
+                self._futures.extend(islice(self._calls, 1))
             if self._end is None:
                 return future.result()
             return future.result(max(0.0, self._end - time.monotonic()))

@@ -8,8 +8,9 @@ Rules:
 1. A call ends exactly once, with its result, what it raised, or an error that says why not.
 2. One thread sends at a time. One that finds another at it leaves its call to that, which looks
    again before it stops; so calls leave in the order in which they came.
-3. When a worker dies, the call in its slot fails, with no other. What was sent and is neither in
-   the queue nor in the slot of a living worker is looked for again, and fails if it stays away.
+3. When a worker dies, the call in its slot fails, with no other. What was sent and is neither
+   in the queue nor in the slot of a living worker is looked for again, and fails if it stays
+   away.
 4. What the control thread has to say comes through the queue of results, so it is heard after
    the results that were sent before.
 5. After a fork, the child has nothing of this: no thread, and no call that would ever end.
@@ -18,8 +19,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import pickle
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -77,18 +76,17 @@ class Call:
 
     Attributes:
         future: of its result.
-        packed: what is sent, if it was packed and could not be sent yet.
+        what: the callable and its arguments, until they are packed.
+        packed: what is sent, if it could not be sent yet.
     """
 
-    __slots__ = ("args", "fn", "future", "kwargs", "packed")
+    __slots__ = ("future", "packed", "what")
 
     def __init__(
         self, future: Future[Any], fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.future = future
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
+        self.what: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = fn, args, kwargs
         self.packed: wire.Packed | None = None
 
 
@@ -236,14 +234,14 @@ class Calls:
 
     def _send(self, number: int, call: Call, failed: list[tuple[Call, BaseException]]) -> bool:
         """Sends a call, or ends it; False if the queue is full."""
-        if call.packed is None and not call.future.set_running_or_notify_cancel():
+        if call.what is not None and not call.future.set_running_or_notify_cancel():
             self._ended(number)
             return True
         try:
-            if call.packed is None:
-                call.packed = self.pickler.call(call.fn, call.args, call.kwargs)
-                call.fn = call.args = call.kwargs = None
-            wire.send(self.calls_out, number, wire.CALL, call.packed, flags=socket.MSG_DONTWAIT)
+            if call.what is not None:
+                call.packed = self.pickler.call(*call.what)
+                call.what = None
+            wire.send(self.calls_out, number, wire.CALL, call.packed, flags=wire.NOW)
         except BlockingIOError:
             with self._lock:
                 self._book.put_back(number)
@@ -312,7 +310,7 @@ class Calls:
 
     def _wake(self) -> None:
         try:
-            wire.send(self.results_end, 0, wire.WAKE, flags=socket.MSG_DONTWAIT)
+            wire.send(self.results_end, 0, wire.WAKE, flags=wire.NOW)
         except BlockingIOError:  # it has enough to do; this is tried again
             self.control.later(_LOOK_INTERVAL, self._wake)
 
@@ -372,7 +370,7 @@ class Calls:
             queued: list[int] = []
             packets: list[tuple[bytes, int]] = []
             with suppress(BlockingIOError):
-                while self._drain.read(socket.MSG_DONTWAIT):
+                while self._drain.read(wire.NOW):
                     queued.append(self._drain.number)
                     packets.append(self._drain.packet())
             for packet, descriptor in packets:
@@ -422,10 +420,8 @@ def _exception(kind: str, said: str, trace: str, data: bytes) -> BaseException:
     """What a call raised, made again, with its traceback as the cause."""
     error: BaseException
     try:
-        error = pickle.loads(data) if data else _substitute(kind, said, trace)
-    except Exception:
-        error = _substitute(kind, said, trace)
-    if not isinstance(error, BaseException):
+        error = wire.load(data) if data else _substitute(kind, said, trace)
+    except Exception:  # its class is not here, or is another one
         error = _substitute(kind, said, trace)
     error.__cause__ = RemoteTraceback(trace)
     return error

@@ -1,14 +1,14 @@
 """The thread that looks after the workers of a `PoolExecutor`: a supervisor and its client.
 
-    want_worker -> lease -> attach -> begin -> it takes calls -> it is worn, or dead, or not needed
-                                                                  any more -> its slot is free
+    want_worker -> lease -> attach -> begin -> it takes calls -> it is worn, or dead, or the
+                                                  executor is at its end -> its slot is free
 
 Rules:
 
-1. A worker is leased once, and serves until the executor ends or it is worn. It serves no other
-   lease: its process ends with that.
-2. No check of health ends a worker: a callable may hold the interpreter for as long as it likes.
-   What ends one is its own death, `kill`, and the end of the executor or its program.
+1. A worker is leased once, and serves until the executor ends or it is worn. It serves no
+   other lease: its process ends with that.
+2. No check of health ends a worker: a callable may hold the interpreter for as long as it
+   likes. What ends one is its own death, `kill`, and the end of the executor or its program.
 3. A death is no failed start, so it does not hold back the next one, unless the initializer was
    what died, three times in a row. An initializer that raises ends the executor.
 4. Nothing of it shows on the program's streams: errors are in futures, and in the log.
@@ -23,13 +23,12 @@ import multiprocessing.resource_sharer
 import multiprocessing.resource_tracker
 import multiprocessing.spawn
 import os
-import pickle
-import socket
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from amnode.errors import (
     AmnodeError,
@@ -59,6 +58,9 @@ from amnode.node.policy import crash
 from amnode.node.policy.options import ClientOptions, PoolSize, SupervisorOptions
 from amnode.node.states import SupervisorStates, WorkerStates
 from amnode.node.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    import socket
 
 T = TypeVar("T")
 
@@ -460,16 +462,16 @@ class ControlThread:
         data = multiprocessing.spawn.get_preparation_data(f"PoolExecutor-{self._name}")
         data["authkey"] = bytes(data["authkey"])
         path = data.get("init_main_from_path")
-        if path is not None and not os.path.isfile(path):
+        if path is not None and not Path(path).is_file():
             del data["init_main_from_path"]  # typed in, or gone since
-        return pickle.dumps(data)
+        return wire.dump(data)
 
 
 class _Spawning:
     """While it lasts, what may only be given to a new process can be pickled for one."""
 
     def __enter__(self) -> None:
-        multiprocessing.context.set_spawning_popen(self)
+        multiprocessing.context.set_spawning_popen(self)  # pyright: ignore[reportArgumentType] - it does what is needed of one
 
     def __exit__(self, *_error: object) -> None:
         multiprocessing.context.set_spawning_popen(None)

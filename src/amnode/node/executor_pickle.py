@@ -1,7 +1,7 @@
-"""What crosses between a `PoolExecutor` and its workers: pickles, with cloudpickle where needed.
+"""What crosses between a `PoolExecutor` and its workers: pickles, by cloudpickle where needed.
 
-Nowhere else in this package is anything pickled. A call is code by its nature, so the workers of
-an executor unpickle what their program sends; and the program unpickles what its own workers
+Nowhere else in this package is anything pickled. A call is code by its nature, so the workers
+of an executor unpickle what their program sends; and the program unpickles what its own workers
 send back, as every process pool does. Nobody else can reach either (`executor_wire`, rule 4).
 
 1. What the standard pickle can name (a function of a module, say) goes by its name; anything
@@ -18,6 +18,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -46,8 +47,8 @@ class _Sink:
 
     __slots__ = ("write",)
 
-    def __init__(self, write: Callable[[Any], None]) -> None:
-        self.write = write
+    def __init__(self, write: Any) -> None:
+        self.write: Any = write
 
 
 class Pickler:
@@ -173,29 +174,30 @@ def _main_globals() -> dict[str, Any]:
 def _by_value_pickler() -> Any:
     """The class that pickles by value what has no name; None without cloudpickle."""
     try:
-        import cloudpickle
+        cloudpickle: Any = import_module("cloudpickle")
     except ImportError:
         return None
+    base: Any = cloudpickle.Pickler
 
-    class ByValue(cloudpickle.Pickler):
-        def __init__(
-            self, sink: Any, collect: Callable[[Any], bool], is_by_value: Callable[[Any], bool]
-        ) -> None:
-            super().__init__(sink, protocol=5, buffer_callback=collect)
-            self._is_by_value = is_by_value
-            main = vars(sys.modules[_MAIN])
-            self.globals_ref[id(main)] = MainGlobals(__name__=_MAIN)
+    def begin(
+        self: Any, sink: Any, collect: Callable[[Any], bool], is_by_value: Callable[[Any], bool]
+    ) -> None:
+        base.__init__(self, sink, protocol=5, buffer_callback=collect)
+        self.is_by_value = is_by_value
+        self.globals_ref[id(vars(sys.modules[_MAIN]))] = MainGlobals(__name__=_MAIN)
 
-        def reducer_override(self, obj: Any) -> Any:
-            kind = type(obj)
-            if issubclass(kind, FunctionType | type) and (
-                getattr(obj, "__module__", None) == _MAIN and not self._is_by_value(obj)
-            ):
-                found: Any = sys.modules[_MAIN]
-                for name in obj.__qualname__.split("."):
-                    found = getattr(found, name, None)
-                if found is obj:
-                    return NotImplemented
-            return super().reducer_override(obj)
+    def reduce(self: Any, value: Any) -> Any:
+        is_main = isinstance(value, FunctionType | type) and value.__module__ == _MAIN
+        if is_main and not self.is_by_value(value) and _named(value) is value:
+            return NotImplemented  # by its name
+        return base.reducer_override(self, value)
 
-    return ByValue
+    return type("ByValue", (base,), {"__init__": begin, "reducer_override": reduce})
+
+
+def _named(value: Any) -> Any:
+    """What `__main__` has under the name of a function or class."""
+    found: Any = sys.modules[_MAIN]
+    for name in value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found

@@ -1,4 +1,4 @@
-"""The two queues between a `PoolExecutor` and its workers: packets, and what is too large for one.
+"""The two queues between a `PoolExecutor` and its workers: packets, and what fits in none.
 
 All workers read one queue of calls and write one queue of results. Whoever is free takes the
 next call, so no call waits behind another while a worker is idle.
@@ -12,8 +12,8 @@ Rules:
    that is killed at any moment breaks nothing for the others.
 2. The number of the call that a worker has taken stands in its slot of a shared page before
    anything else is done with it. It is still there when the worker is dead.
-3. What is larger than `INLINE` goes through a file in memory, whose descriptor is in the packet:
-   written once, and mapped by the reader, who closes the descriptor at once.
+3. What is larger than `INLINE` goes through a file in memory, whose descriptor is in the
+   packet: written once, and mapped by the reader, who closes the descriptor at once.
 4. Pickles that come with a packet are those of the other side of this one program: the sockets
    are made here, and are handed only to a worker that knew its one-time secret.
 """
@@ -31,7 +31,10 @@ from typing import Any
 
 import msgspec
 
-from amnode.rpc.transport import short_path
+from amnode.rpc.transport.unix import short_path
+
+#: What has a packet read or sent now or not at all.
+NOW = socket.MSG_DONTWAIT
 
 #: Bytes of a pickle that goes into a packet.
 INLINE = 64 * 1024
@@ -203,8 +206,26 @@ class Reader:
 
 def _load(data: memoryview, first: int, buffers: Sequence[memoryview]) -> Any:
     if not first:
-        return pickle.loads(data, buffers=buffers)
-    return pickle.loads(data[:first]), *pickle.loads(data[first:], buffers=buffers)
+        return load(data, buffers)
+    return load(data[:first]), *load(data[first:], buffers)
+
+
+def load(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
+    """What is pickled in data of this program's own making (rule 4).
+
+    Raises:
+        Exception: whatever unpickling it raises.
+    """
+    return pickle.loads(data, buffers=buffers)  # noqa: S301 - see rule 4
+
+
+def dump(value: object) -> bytes:
+    """A plain pickle.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
 def _load_file(descriptor: int, first: int) -> Any:
@@ -315,9 +336,10 @@ def _file_in_memory() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("call", os.MFD_CLOEXEC)
     import tempfile  # where there are none, such as on macOS
+    from pathlib import Path
 
     descriptor, path = tempfile.mkstemp(prefix="amnode-call-")
-    os.unlink(path)
+    Path(path).unlink()
     return descriptor
 
 

@@ -23,13 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import multiprocessing.process
 import multiprocessing.resource_tracker
 import multiprocessing.spawn
 import os
-import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -41,7 +40,6 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
-from amnode.launch.reaper import has_ended
 from amnode.node import executor_wire as wire
 from amnode.node.driver_thread import take_streams
 from amnode.node.executor_pickle import Pickler
@@ -50,6 +48,8 @@ from amnode.node.policy.options import WorkerOptions
 from amnode.node.worker import Worker
 
 T = TypeVar("T")
+
+logger = logging.getLogger("amnode.node")
 
 #: Exit code of a worker that was ended for the call that it ran.
 EXIT_KILLED = 72
@@ -267,16 +267,17 @@ class Lane:
             return _failure(self._pickler, error)
 
     def _send(self, number: int, kind: int, packed: wire.Packed | None, seconds: float) -> None:
-        while True:
+        sent = False
+        while not sent:
             try:
                 wire.send(
                     self._results, number, kind, packed, extra=self._slot, seconds=seconds
                 )
+                sent = True
             except OSError:
                 raise
-            except BaseException:  # a handler of signals raised: it is sent again
-                continue
-            return
+            except BaseException as error:  # a handler of signals raised: it is sent again
+                logger.debug("%r while a result was sent.", error)
 
 
 def _failure(pickler: Pickler, error: BaseException) -> tuple[int, wire.Packed]:
@@ -291,7 +292,7 @@ def _failure(pickler: Pickler, error: BaseException) -> tuple[int, wire.Packed]:
     data = b""
     with suppress(Exception):
         data = pickler.whole(error)
-        pickle.loads(data)  # one that can be pickled may still not be made again
+        wire.load(data)  # one that can be pickled may still not be made again
         return wire.ERROR, pickler.dump((kind, said, trace, data))
     return wire.ERROR, pickler.dump((kind, said, trace, b""))
 
@@ -309,16 +310,16 @@ def _become(given: dict[str, int], pid: int, surroundings: bytes) -> list[str]:
     take_streams(streams)
     if TRACKER in given:
         # As `multiprocessing.spawn.spawn_main` does: what is shared belongs to the program.
-        tracker = multiprocessing.resource_tracker._resource_tracker  # pyright: ignore
-        tracker._fd = given[TRACKER]  # pyright: ignore
+        tracker: Any = getattr(multiprocessing.resource_tracker, "_resource_tracker", None)
+        tracker._fd = given[TRACKER]
     before = sys.modules["__main__"]
     if PROGRAM in given:
-        parent = multiprocessing.process._ParentProcess("MainProcess", pid, given[PROGRAM])  # pyright: ignore
-        multiprocessing.process._parent_process = parent  # pyright: ignore
+        inside: Any = multiprocessing.process
+        inside._parent_process = inside._ParentProcess("MainProcess", pid, given[PROGRAM])
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True  # a script without `if __name__ == "__main__":` is told so
     try:
-        multiprocessing.spawn.prepare(pickle.loads(surroundings))
+        multiprocessing.spawn.prepare(wire.load(surroundings))
     finally:
         del process._inheriting
     if sys.modules["__main__"] is before:  # the program has no script, such as a notebook
@@ -333,16 +334,20 @@ _KEPT: list[ModuleType] = []
 
 
 def _initialize(data: bytes) -> None:
-    fn, args = pickle.loads(data)
+    fn, args = wire.load(data)
     fn(*args)
     _flush()
 
 
 def _run_at_exit() -> None:
     """What the interpreter would do at its end, in this order."""
-    for function in (threading._shutdown, atexit._run_exitfuncs):  # pyright: ignore
-        with suppress(BaseException):
+    inside: Any = threading
+    at_exit: Any = atexit
+    for function in (inside._shutdown, at_exit._run_exitfuncs):
+        try:
             function()
+        except BaseException as error:  # it has been shown already
+            logger.debug("At exit: %r", error)
     _flush()
 
 

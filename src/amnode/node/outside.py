@@ -17,7 +17,8 @@ import msgspec
 from amnode.launch.reaper import end_descendants
 from amnode.node import private_directory
 from amnode.node.memory import resident
-from amnode.rpc.transport import STREAMS, Transport
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.port import Transport
 
 #: Bytes of a random number from 0 to 1, and one more than the greatest of them.
 _DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48

@@ -847,7 +847,7 @@ def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
     if getattr(cls, "in_main_thread", Worker.in_main_thread) is not Worker.in_main_thread:
         from amnode.node.driver_thread import run_beside  # few workers have it
 
-        return run_beside(cls, boot)
+        run_beside(cls, boot)
     try:
         import uvloop
     except ImportError:

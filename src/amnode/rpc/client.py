@@ -49,7 +49,8 @@ from amnode.rpc.protocol.subscription import Subscription, schema_hash
 from amnode.rpc.protocol.wire import Role
 from amnode.rpc.remote import Conversation
 from amnode.rpc.states import ClientStates
-from amnode.rpc.transport import NETWORK, STREAMS, Transport
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.port import NETWORK, Transport
 
 #: What a new start clears: while ErrNetwork is active, no connection is made.
 _ERRORS = ("ErrNetwork", "ErrNetworkTimeout", "ErrRpc", "ErrConnecting", "Exception")

@@ -31,7 +31,7 @@ from amnode.rpc.protocol.session import (
 )
 from amnode.rpc.pulse import Pulse
 from amnode.rpc.remote import Conversation
-from amnode.rpc.transport import NETWORK, Connection
+from amnode.rpc.transport.port import NETWORK, Connection
 
 if TYPE_CHECKING:
     from amnode.rpc.client import RpcClient

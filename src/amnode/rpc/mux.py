@@ -36,7 +36,8 @@ from amnode.rpc.protocol.sync import mixes
 from amnode.rpc.protocol.wire import Role
 from amnode.rpc.server import RpcServer
 from amnode.rpc.states import MuxStates
-from amnode.rpc.transport import STREAMS, Handler, Listener, Transport
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.port import Handler, Listener, Transport
 
 #: Fresh bytes from the system.
 Entropy = Callable[[int], bytes]

@@ -33,7 +33,7 @@ from amnode.rpc.protocol.memory import ClientMemory
 from amnode.rpc.protocol.session import Allowed, Answered, Event, Streamed, StreamEnded
 from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Outcome, Value
 from amnode.rpc.streams import Incoming, Pump
-from amnode.rpc.transport import Connection
+from amnode.rpc.transport.port import Connection
 
 T = TypeVar("T")
 

@@ -54,7 +54,7 @@ from amnode.rpc.protocol.wire import Outcome, Request, Role, Value
 from amnode.rpc.pulse import Pulse
 from amnode.rpc.service import Service
 from amnode.rpc.states import ServerStates
-from amnode.rpc.transport import NETWORK, Connection
+from amnode.rpc.transport.port import NETWORK, Connection
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ from amnode.rpc.protocol.server_session import ServerSession
 from amnode.rpc.protocol.session import Allowed, Called, Streamed, StreamEnded
 from amnode.rpc.protocol.wire import NIL, Outcome, Request, Value
 from amnode.rpc.streams import Incoming, Pump
-from amnode.rpc.transport import Connection
+from amnode.rpc.transport.port import Connection
 
 if TYPE_CHECKING:
     from amnode.rpc.server import RpcServer

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from amnode.errors import ConnectionLost, OptionError
-from amnode.rpc.transport import Accept, Connection, Handler, Listener
+from amnode.rpc.transport.port import Accept, Connection, Handler, Listener
 from amnode.testing.loop import Place, SimLoop
 
 #: Bytes under way in one direction at which its sender is paused, and goes on.
