@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
     from amnode.node.client import Client
+    from amnode.node.executor import PoolExecutor
+    from amnode.node.executor_errors import CallLostError, ExecutorBrokenError
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
@@ -150,6 +152,8 @@ _HOME = {
         "SupervisorOptions",
         "WorkerOptions",
     ),
+    "amnode.node.executor": ("PoolExecutor",),
+    "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerRow", "WorkerState"),
@@ -173,6 +177,7 @@ __all__ = [
     "AmnodeError",
     "AuthError",
     "BindingError",
+    "CallLostError",
     "Cause",
     "Client",
     "ClientOptions",
@@ -184,6 +189,7 @@ __all__ = [
     "DeliveryError",
     "ErrorReport",
     "Event",
+    "ExecutorBrokenError",
     "Exposure",
     "Group",
     "HandlerTimeoutError",
@@ -213,6 +219,7 @@ __all__ = [
     "Outcome",
     "PayloadArgs",
     "PoolError",
+    "PoolExecutor",
     "PoolSize",
     "PromiseBroken",
     "ProtocolError",

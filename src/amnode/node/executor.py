@@ -6,8 +6,8 @@
 
 It takes the place of `concurrent.futures.ProcessPoolExecutor`, with the same arguments. Better
 is that a worker that dies costs the one call that it ran, and says of what it died; that a call
-that runs can be killed; that what cannot be pickled fails alone; that lambdas and what was typed
-in can be sent; and that a call costs less. `docs/executor.md` has what is different.
+that runs can be killed; that what cannot be pickled fails alone; that lambdas and what was
+typed in can be sent; and that a call costs less. `docs/executor.md` has what is different.
 
 The parts: `executor_calls` (calls and futures), `executor_control` (the thread with supervisor
 and client), `executor_worker` (the other side), `executor_wire` and `executor_pickle` (what is
@@ -177,11 +177,11 @@ class PoolExecutor(Executor):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         if isinstance(error, KeyboardInterrupt):
             # As Ctrl-C in a terminal would do to workers of the program's own session.
+            self.shutdown(wait=False, cancel_futures=True)
+            self._calls.recall()
             control = self._calls.control
             if isinstance(control, ControlThread):
                 control.interrupt()
-            self.shutdown(cancel_futures=True)
-            return None
         return super().__exit__(kind, error, trace)
 
 

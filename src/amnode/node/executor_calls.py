@@ -22,7 +22,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -146,7 +146,7 @@ class Calls:
         call = Call(future, fn, args, kwargs)
         with self._lock:
             if self.broken is not None:
-                raise ExecutorBrokenError(str(self.broken)) from self.broken.__cause__
+                raise self._refusal(self.broken)
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if not self._started:
@@ -164,6 +164,21 @@ class Calls:
                 "This executor belongs to the process that this one was forked from; make "
                 "another one here."
             )
+
+    def recall(self) -> None:
+        """Takes back what was sent and no worker has begun; it counts as cancelled."""
+        if not self._started or self.forked:
+            return
+        with self._sending:
+            numbers: list[int] = []
+            with suppress(BlockingIOError):
+                while self._drain.read(wire.NOW):
+                    numbers.append(self._drain.number)
+                    self._drain.drop()
+        for number in numbers:
+            call = self._ended(number)
+            if call is not None:
+                _fail(call.future, CancelledError())
 
     def close(self, *, cancel: bool, wait: bool) -> None:
         """No more calls; see `Executor.shutdown`."""
@@ -402,8 +417,15 @@ class Calls:
             self._for_good = self._for_good or for_good
             left = self._book.clear(sent=not self._book.attached)
         for call in left:
-            _fail(call.future, ExecutorBrokenError(str(error)))
+            _fail(call.future, self._refusal(error))
         self._finish_if_done()
+
+    @staticmethod
+    def _refusal(error: ExecutorBrokenError) -> ExecutorBrokenError:
+        """One of its own for each call: a traceback must not grow from one to the next."""
+        refusal = ExecutorBrokenError(str(error))
+        refusal.__cause__ = error.__cause__
+        return refusal
 
     def mended(self) -> None:
         """Workers can be had again."""

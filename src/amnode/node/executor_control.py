@@ -32,8 +32,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from amnode.errors import (
     AmnodeError,
-    JobError,
-    JobFailed,
     LeaseError,
     LeaseTimeoutError,
     WorkerError,
@@ -113,10 +111,11 @@ class ControlThread:
     def __init__(self, settings: Settings, calls: Calls) -> None:
         self._settings = settings
         self._calls = calls
-        self._loop = asyncio.SelectorEventLoop()
+        self._loop: asyncio.SelectorEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="amnode-control", daemon=True)
         self._over = asyncio.Event()
         self._aborting = False
+        self._broken = False
         self._wanted = 0
         self._free = list(range(settings.workers - 1, -1, -1))
         self._keeping: dict[asyncio.Task[None], int] = {}
@@ -134,6 +133,8 @@ class ControlThread:
     def start(self) -> None:
         """See `Control`."""
         self._surroundings()  # raises here what multiprocessing has to say
+        # Not uvloop: a fork of the program must not touch what it shares with it.
+        self._loop = asyncio.SelectorEventLoop()
         self._thread.start()
 
     def want_worker(self) -> None:
@@ -150,12 +151,13 @@ class ControlThread:
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """See `Control`."""
-        self.soon(lambda: self._loop.call_later(seconds, function))
+        self.soon(lambda: asyncio.get_running_loop().call_later(seconds, function))
 
     def soon(self, function: Callable[[], object]) -> None:
         """See `Control`."""
-        with suppress(RuntimeError):  # it has ended
-            self._loop.call_soon_threadsafe(function)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(function)
 
     def join(self) -> None:
         """See `Control`; if the wait is interrupted, all workers are killed."""
@@ -176,8 +178,10 @@ class ControlThread:
     # -- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._main())
         except BaseException as error:
             logger.debug("The workers cannot be had.", exc_info=error)
@@ -225,13 +229,13 @@ class ControlThread:
                     f"{supervisor.address.removeprefix('unix:').rpartition('/')[0]}/door"
                 )
                 door = wire.listen(self._path)
-                self._loop.add_reader(door, self._open_door, door)
+                asyncio.get_running_loop().add_reader(door, self._open_door, door)
                 watch = self._spawn(self._watch())
                 try:
                     await self._serve()
                 finally:
                     watch.cancel()
-                    self._loop.remove_reader(door)
+                    asyncio.get_running_loop().remove_reader(door)
                     door.close()
 
     async def _serve(self) -> None:
@@ -245,7 +249,7 @@ class ControlThread:
             await self._end()
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done))
         return task
@@ -268,7 +272,7 @@ class ControlThread:
         if not self._ready:
             self._wanted += 1
             return
-        if self._over.is_set():
+        if self._over.is_set() or self._broken:
             return
         slot = self._free.pop()
         task = self._spawn(self._keep(slot))
@@ -279,7 +283,7 @@ class ControlThread:
         """One worker, from asking for it to its end; then its slot is free."""
         error: CallLostError | None = None
         try:
-            worker = await self._lease()
+            worker = self._held[slot] = await self._lease()
             try:
                 error = await self._use(worker, slot)
             finally:
@@ -305,17 +309,18 @@ class ControlThread:
         try:
             main = await self._attach(worker, slot)
             await self._begin(worker)
-        except JobFailed as error:
-            self._break(error)
-            return None
-        except (JobError, WorkerError, LeaseError) as error:
+        except (WorkerError, LeaseError) as error:
             self._deaths += 1
             if self._deaths >= _DEATHS:
                 self._break(error)
             return _lost(error)
+        except Exception as error:  # of the initializer, whatever it is, or in sending it
+            self._break(error)
+            return None
         self._deaths = 0
-        self._held[slot] = worker
         self._calls.post(partial(self._calls.attach, slot, main))
+        if self._over.is_set():
+            self._stop_one()
         return await self._ended(worker, slot)
 
     async def _attach(self, worker: LeasedWorker, slot: int) -> list[str]:
@@ -346,14 +351,16 @@ class ControlThread:
 
     def _break(self, error: Exception) -> None:
         """The workers cannot be made what they are to be, and never will."""
-        text = str(error).partition("\n")[0]
+        kind = "" if isinstance(error, AmnodeError) else f"{type(error).__name__}: "
+        text = kind + str(error).partition("\n")[0]
         broken = ExecutorBrokenError(f"The workers of the executor cannot begin: {text}")
         broken.__cause__ = error
+        self._broken = True
         self._calls.post(partial(self._calls.fail_all, broken, for_good=True))
 
     async def _ended(self, worker: LeasedWorker, slot: int) -> CallLostError | None:
         """Waits until a worker is dead, worn, or not needed any more."""
-        worn = self._worn[slot] = self._loop.create_future()
+        worn = self._worn[slot] = asyncio.get_running_loop().create_future()
         over = self._spawn(self._over.wait())
         lost = self._spawn(_lease_over(worker))
         waits: list[asyncio.Future[Any]] = [worn, over, lost, worker.report]
@@ -380,16 +387,20 @@ class ControlThread:
     # -- ending ------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Ends all workers: those that serve in order, those that have not begun at once."""
+        """Ends all workers, in order; one that is about to begin is let begin."""
         self._over.set()
-        serving = 0 if self._aborting else len(self._worn)
-        for _ in range(serving):
-            wire.send(self._calls.calls_out, wire.NO_CALL, wire.STOP)
+        for _ in self._worn:
+            self._stop_one()
         for task, slot in self._keeping.items():
-            if slot not in self._worn:
+            if slot not in self._held:
                 task.cancel()
         if self._keeping:
             await asyncio.wait([*self._keeping])
+
+    def _stop_one(self) -> None:
+        """Has one of the workers that serve, no matter which, come to its end."""
+        if not self._aborting:
+            wire.send(self._calls.calls_out, wire.NO_CALL, wire.STOP)
 
     def _abort(self) -> None:
         """Ends all workers at once."""
@@ -426,10 +437,10 @@ class ControlThread:
             logger.debug("A worker could not be let in: %s", error)
             return
         visitor.setblocking(False)
-        self._loop.add_reader(visitor, self._hear_visitor, visitor)
+        asyncio.get_running_loop().add_reader(visitor, self._hear_visitor, visitor)
 
     def _hear_visitor(self, visitor: socket.socket) -> None:
-        self._loop.remove_reader(visitor)
+        asyncio.get_running_loop().remove_reader(visitor)
         with visitor:
             try:
                 secret = visitor.recv(_SECRET)

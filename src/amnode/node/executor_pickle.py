@@ -8,17 +8,21 @@ send back, as every process pool does. Nobody else can reach either (`executor_w
    else (a lambda, a closure, what was typed in) goes by value, if cloudpickle is installed.
 2. What belongs to `__main__` goes by name where the worker has that name, since it runs the
    program's script too, as multiprocessing does; else by value. Functions that go by value
-   share the globals of the worker's `__main__`, so what an initializer sets there, they see.
+   share the globals of the worker's `__main__`, so what an initializer sets there, they see;
+   what the worker's script has set is not overwritten.
 3. Nothing is copied that is large: bytes are passed on as they are, buffers of arrays too.
 """
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import sys
+from collections import ChainMap
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from multiprocessing.reduction import ForkingPickler
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -32,6 +36,11 @@ _LONGEST_FRAME = 128 * 1024
 
 #: Functions whose pickle is remembered, at most.
 _REMEMBERED = 256
+
+#: Those of multiprocessing, which knows how its connections and queues are sent, and copyreg's.
+_REDUCERS = ChainMap[Any, Any](
+    getattr(ForkingPickler, "_extra_reducers", {}), copyreg.dispatch_table
+)
 
 _MAIN = "__main__"
 _MAIN_NAME = b"__main__"
@@ -103,9 +112,10 @@ class Pickler:
         """
         packed = Packed([], [])
         try:
-            pickle.Pickler(
-                _Sink(packed.pieces.append), 5, buffer_callback=_collect(packed.buffers)
-            ).dump(value)
+            sink = _Sink(packed.pieces.append)
+            pickler = pickle.Pickler(sink, 5, buffer_callback=_collect(packed.buffers))
+            pickler.dispatch_table = _REDUCERS
+            pickler.dump(value)
         except _UNPICKLABLE as error:
             return self._dump_by_value(value, error)
         for piece in packed.pieces:
@@ -129,7 +139,7 @@ class Pickler:
         packed = Packed([], [])
         if by_value is not None:
             sink = _Sink(packed.pieces.append)
-            by_value(sink, _collect(packed.buffers), self._is_by_value).dump(value)
+            by_value(sink, _collect(packed.buffers), self.main).dump(value)
             return packed
         if error is None:  # it has names of `__main__`, which the worker may have
             data = pickle.dumps(value, 5)
@@ -141,7 +151,12 @@ class Pickler:
         """Whether a function or class is one that the other side cannot name (rule 2)."""
         if getattr(value, "__module__", None) != _MAIN:
             return False
-        return value.__qualname__.partition(".")[0] not in self.main
+        return _first_name(value) not in self.main
+
+
+def _first_name(value: Any) -> str:
+    """The name in its module of a function or class, or of the class that it is in."""
+    return value.__qualname__.partition(".")[0]
 
 
 def _collect(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -167,7 +182,15 @@ class MainGlobals(dict[str, Any]):
 
 
 def _main_globals() -> dict[str, Any]:
-    return vars(sys.modules[_MAIN])
+    """The globals of the functions of `__main__`.
+
+    Where a script was run again, `runpy` leaves those as they were and gives the module a copy.
+    """
+    found = vars(sys.modules[_MAIN])
+    for value in found.values():
+        if isinstance(value, FunctionType) and value.__module__ == found["__name__"]:
+            return value.__globals__
+    return found
 
 
 @cache
@@ -179,20 +202,27 @@ def _by_value_pickler() -> Any:
         return None
     base: Any = cloudpickle.Pickler
 
-    def begin(
-        self: Any, sink: Any, collect: Callable[[Any], bool], is_by_value: Callable[[Any], bool]
-    ) -> None:
+    def begin(self: Any, sink: Any, collect: Any, main: frozenset[str]) -> None:
         base.__init__(self, sink, protocol=5, buffer_callback=collect)
-        self.is_by_value = is_by_value
+        self.main = main
         self.globals_ref[id(vars(sys.modules[_MAIN]))] = MainGlobals(__name__=_MAIN)
 
     def reduce(self: Any, value: Any) -> Any:
         is_main = isinstance(value, FunctionType | type) and value.__module__ == _MAIN
-        if is_main and not self.is_by_value(value) and _named(value) is value:
+        if is_main and _first_name(value) in self.main and _named(value) is value:
             return NotImplemented  # by its name
-        return base.reducer_override(self, value)
+        reduced = base.reducer_override(self, value)
+        if is_main and isinstance(value, FunctionType):
+            for name in self.main:  # what the other side has there is not overwritten
+                reduced[2][1]["__globals__"].pop(name, None)
+        return reduced
 
-    return type("ByValue", (base,), {"__init__": begin, "reducer_override": reduce})
+    body = {
+        "__init__": begin,
+        "reducer_override": reduce,
+        "dispatch_table": ChainMap(dict(base.dispatch_table), _REDUCERS),
+    }
+    return type("ByValue", (base,), body)
 
 
 def _named(value: Any) -> Any:

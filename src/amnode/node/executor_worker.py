@@ -69,7 +69,7 @@ class ExecutorWorker(Worker):
 
     kind: ClassVar[str] = "executor"
     preload: ClassVar[tuple[str, ...]] = (
-        "amnode.node.executor_worker",
+        "amnode.node.executor",  # which the program's script imports, too
         "multiprocessing.resource_sharer",
         *(["cloudpickle"] if find_spec("cloudpickle") else []),
     )
@@ -130,9 +130,8 @@ class ExecutorWorker(Worker):
 
     @job
     async def interrupt(self) -> None:
-        """Interrupts the call that it runs, as Ctrl-C would."""
-        if self._lane is not None and self._lane.running:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        """Interrupts the call that it runs, as Ctrl-C would; without one, nothing happens."""
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     async def on_release(self) -> None:
         """Waits until the main thread has run what is to be run at exit."""
