@@ -12,6 +12,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 # Choose another interpreter with `make setup PYTHON=/path/to/python`.
 PYTHON ?=
@@ -43,6 +44,11 @@ check: $(DEV)  ## lint, format, types, layers, and which files are pure
 format: $(DEV)  ## rewrite the files as `make check` wants them
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+
+.PHONY: docs
+docs: $(DOCS)  ## the site, into docs/_build; a warning or a broken link is an error
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build
+	$(PY) docs/check_links.py docs/_build
 
 # `make sim SIM="--seeds 20000"` runs more of them, `SIM="--trace --start 7"` shows one.
 SIM ?= --seeds 100000 --limit 40
@@ -88,7 +94,7 @@ chaos: $(DEV)  ## real pools, whose processes are killed, stopped and replaced
 
 .PHONY: clean
 clean:  ## remove all that make and the tools created
-	rm -rf $(VENV) dist build .coverage .coverage.* .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .import_linter_cache
 	rm -rf .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -123,3 +129,8 @@ $(DEV): $(VENV)/pyvenv.cfg pyproject.toml
 	@echo "installing amnode and the development tools" >&2
 	@$(PIP) install --editable '.[dev]'
 	@touch $(RUN) $@
+
+$(DOCS): $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing amnode and what its site is made with" >&2
+	@$(PIP) install --editable '.[docs]'
+	@touch $@

@@ -1,4 +1,4 @@
-"""Writes the tables of what the code says: options.md, states.md, reference/wire-format.md.
+"""Writes the pages of what the code says: options, states, errors and the wire format.
 
     python docs/generate.py
 
@@ -12,9 +12,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
+import amnode
+from amnode import errors
 from amnode.machine.schema import Relations, State, States
 from amnode.node.policy.options import (
     ClientOptions,
@@ -51,7 +54,7 @@ SCHEMAS = {
 
 
 def options_page() -> str:
-    """The text of options.md."""
+    """The text of reference/options.md."""
     return "\n".join(
         [
             "# Options",
@@ -79,7 +82,7 @@ def _rpc_options() -> Iterator[str]:
     doc = inspect.getdoc(RpcOptions) or ""
     entries = doc.split("Attributes:\n")[1].split("\nRaises:")[0]
     yield from ("", "## RpcOptions", "", "`RpcClient(..., options=RpcOptions(...))`, `Mux`")
-    yield from ("likewise; see [remote machines](remote.md).", "")
+    yield from ("likewise; see [remote machines](../remote.md).", "")
     yield from ("| option | what it is |", "|---|---|")
     for entry in re.split(r"\n {4}(?=\w+: )", "\n" + textwrap.indent(entries.rstrip(), "")):
         name, _, text = entry.strip().partition(": ")
@@ -104,14 +107,14 @@ def _least(row: Option) -> str:
 
 
 def states_page() -> str:
-    """The text of states.md."""
+    """The text of reference/states.md."""
     return "\n".join(
         [
             "# States",
             "",
             "The states of each machine, in the order of their ticks. *auto*: activated by "
             "itself as soon as it can be. *multi*: may be called again while it is active. "
-            "What the relations mean is in [concepts.md](concepts.md).",
+            "What the relations mean is in [concepts](../concepts.md).",
             *(line for cls, title in SCHEMAS.items() for line in _states(cls, title)),
             "",
         ]
@@ -163,6 +166,50 @@ def _sentences(cls: type[States]) -> dict[str, str]:
     return found
 
 
+# -- errors --------------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    """The text of reference/errors.md: the tree of errors.py, then each class."""
+    said = inspect.cleandoc(errors.__doc__ or "")
+    _, _, tree = said.partition("\n\n")
+    tree, _, rest = tree.partition("\n\nA message says")
+    return "\n".join(
+        [
+            "# Errors",
+            "",
+            "Every error that this package raises on purpose is in one tree; catch "
+            "`AmnodeError` to catch them all. Where an error is also one of Python's own, such "
+            "as `TimeoutError`, that stands in brackets. When which of them comes is in "
+            "[when something goes wrong](../failures.md).",
+            "",
+            "```text",
+            textwrap.dedent(tree),
+            "```",
+            "",
+            f"A message says{rest}".replace("``", "`"),
+            *(line for name in _error_names() for line in _error(getattr(errors, name))),
+            "",
+        ]
+    )
+
+
+def _error_names() -> list[str]:
+    """In the order of the file, which is that of the tree; the plain data first."""
+    return [
+        node.name
+        for node in ast.parse(inspect.getsource(errors)).body
+        if isinstance(node, ast.ClassDef) and node.name in amnode.__all__
+    ]
+
+
+def _error(cls: type) -> Iterator[str]:
+    yield from ("", f"## {cls.__name__}", "")
+    yield from ("```{eval-rst}", f".. autoclass:: amnode.{cls.__name__}", "```")
+    if issubclass(cls, StrEnum):
+        yield from ("", f"One of {', '.join(f'`{member.name}`' for member in cls)}.")
+
+
 # -- the wire format -----------------------------------------------------------------------
 
 _START, _END = "<!-- from wire.py -->\n", "<!-- to here -->\n"
@@ -180,7 +227,12 @@ def wire_page() -> str:
 
 
 WIRE = "reference/wire-format.md"
-PAGES = {"options.md": options_page, "states.md": states_page, WIRE: wire_page}
+PAGES = {
+    "reference/options.md": options_page,
+    "reference/states.md": states_page,
+    "reference/errors.md": errors_page,
+    WIRE: wire_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -69,7 +69,8 @@ if TYPE_CHECKING:
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
-    from amnode.node.listing import WorkerRow, WorkerState
+    from amnode.node.listing import WorkerState
+    from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
         PoolSize,
@@ -156,7 +157,8 @@ _HOME = {
     "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
-    "amnode.node.listing": ("WorkerRow", "WorkerState"),
+    "amnode.node.listing": ("WorkerState",),
+    "amnode.node.operator_args": ("WorkerRow",),
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),

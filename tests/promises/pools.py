@@ -13,7 +13,7 @@ from typing import Any
 
 from amnode import Client, ClientOptions, PoolSize, Supervisor, SupervisorOptions, Worker
 from amnode.launch.process import Launcher
-from amnode.node.listing import WorkerRow
+from amnode.node.operator_args import WorkerRow
 from amnode.node.policy.view import PoolView
 from tests.promises.workers import Plain
 

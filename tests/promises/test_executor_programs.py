@@ -50,9 +50,8 @@ def programs(tmp_path: Path) -> Programs:
 
 
 def test_what_was_submitted_is_done_at_exit(programs: Programs) -> None:
-    assert (
-        programs.run(
-            """
+    assert programs.run(
+        """
         from amnode import PoolExecutor
 
         if __name__ == "__main__":
@@ -61,9 +60,7 @@ def test_what_was_submitted_is_done_at_exit(programs: Programs) -> None:
                 executor.submit(print, "done", flush=True)
             print("end of the program", flush=True)
         """
-        ).splitlines()
-        == ["end of the program", *["done"] * 5]
-    )
+    ).splitlines() == ["end of the program", *["done"] * 5]
 
 
 def test_functions_of_a_script_go_by_name_and_share_its_globals(programs: Programs) -> None:

@@ -29,7 +29,7 @@ S = SupervisorStates
 def operator_of(supervisor: Supervisor) -> AbstractAsyncContextManager[RpcClient]:
     """A connection to the local server."""
     assert supervisor.local_rpc is not None
-    return connected(supervisor.local_rpc.address, supervisor.token)
+    return connected(supervisor.local_rpc.address, supervisor.operator_token)
 
 
 @asynccontextmanager

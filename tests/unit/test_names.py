@@ -31,6 +31,7 @@ from amnode.node.policy.options import (
     WorkerOptions,
     table,
 )
+from amnode.node.reporting import Reporting
 from amnode.node.states import (
     BootstrapStates,
     ClientStates,
@@ -160,7 +161,8 @@ def test_a_name_of_the_client(name: str) -> None:
 @pytest.mark.parametrize("name", SUPERVISOR.split())
 def test_a_name_of_the_supervisor(name: str) -> None:
     options = (SupervisorOptions, PoolSize)
-    assert _has(Supervisor, options, name) or hasattr(Peers, name)  # a part of its machine
+    parts = (Peers, Reporting)  # of its machine
+    assert _has(Supervisor, options, name) or any(hasattr(part, name) for part in parts)
 
 
 @pytest.mark.parametrize("name", WORKER.split())

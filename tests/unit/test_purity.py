@@ -33,11 +33,13 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args call_book jobs names node_args states
+        node/  args jobs names node_args operator_args states
+        node/  call_book
         node/policy/  adopt_records adoption core crash deadlines ending events health lease
         node/policy/  leasing options owner passing pool renewal restart roster sizing starting
         node/policy/  view waitlist watching
         testing/  faults safety search trace
+        cli/  exits
     """,
     DRIVERS: """
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
@@ -45,17 +47,21 @@ KINDS = {
         rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
         launch/  inprocess
-        node/  add_errors adopt bootstrap client driver_thread executor_control executor_worker
-        node/  inprocess_worker launching lease_watch leased
-        node/  listing operating peers supervisor transition_log work worker worker_link
+        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
+        node/  listing operating peers reporting supervisor transition_log work worker
+        node/  worker_link
+        node/  driver_thread executor_control executor_worker
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
+        __main__.py
+        cli/  app entry operator ps shared show
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name executor executor_calls executor_errors executor_pickle executor_wire
-        node/  memory outside private_directory state_directory
+        node/  class_name memory outside private_directory state_directory
+        cli/  places
+        node/  executor executor_calls executor_errors executor_pickle executor_wire
     """,
 }
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from amnode.errors import PoolError
 from amnode.node.launching import SERVER_OUTPUT
+from amnode.node.operator_args import DOOR, Door, encode_door
 from amnode.node.outside import Files
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.owner import Claim
@@ -82,11 +84,24 @@ class Home:
         if self._state is not None:
             self._state.forget(worker_id)
 
+    def show(self, door: Door) -> None:
+        """Says in it where operators find the supervisor, until it is closed.
+
+        Raises:
+            PoolError: that cannot be written.
+        """
+        path = str(self.path / DOOR)
+        try:
+            self._files.write(path, encode_door(door))
+        except OSError as error:
+            raise PoolError(f"{path} cannot be written: {error.strerror}.") from None
+
     def close(self) -> None:
         """Lets go of a state directory; removes any other. Again, it changes nothing."""
         if self._is_closed:
             return
         self._is_closed = True
+        self._files.remove_file(str(self.path / DOOR))
         if self._state is not None:
             self._files.remove_file(str(self.path / SERVER_OUTPUT))
             self._state.close()

@@ -1,4 +1,4 @@
-"""Listing workers: what a supervisor says of each, and which of them it is asked for."""
+"""Listing a pool: what its supervisor says of each worker, and of who waits for one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 
+from amnode.errors import OptionError
+from amnode.node.operator_args import WaiterRow, WorkerRow
+from amnode.node.policy.core import PoolCore
 from amnode.node.policy.roster import Condition, Member
 
 
@@ -20,38 +23,24 @@ class WorkerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerRow:
-    """One worker in a listing.
-
-    Attributes:
-        id: its machine id.
-        pid: of its process; 0 before there is one.
-        condition: starting, idle, handed over, leased, draining or dying.
-        client: the name of who holds it, or "".
-        epoch: of the lease that it is in, or 0.
-        jobs_done: when it last said so, at the begin or end of a lease.
-        age: seconds since its process was asked for.
-        leased_for: seconds since the lease that it is in began, as it said; 0 if in none.
-        memory: resident bytes of its process; 0 where there is none.
-    """
-
-    id: str
-    pid: int
-    condition: str
-    client: str
-    epoch: int
-    jobs_done: int
-    age: float
-    leased_for: float
-    memory: int
-
-
-@dataclass(frozen=True, slots=True)
 class ListArgs:
-    """`ListWorkers`: which, and where the reply goes."""
+    """`ListWorkers` by the program itself: which, and where the reply goes."""
 
     state: WorkerState | None
     reply: asyncio.Future[list[WorkerRow]]
+
+
+def state_named(text: str) -> WorkerState | None:
+    """The state of that name; None for "", which is all.
+
+    Raises:
+        OptionError: there is none.
+    """
+    try:
+        return WorkerState(text) if text else None
+    except ValueError:
+        names = ", ".join(WorkerState)
+        raise OptionError(f"There is no worker state {text!r}; it is one of {names}.") from None
 
 
 def row_of(member: Member, pid: int, now: float) -> WorkerRow:
@@ -67,6 +56,9 @@ def row_of(member: Member, pid: int, now: float) -> WorkerRow:
         age=now - member.started_at,
         leased_for=now - member.leased_since if member.leased_since is not None else 0.0,
         memory=_memory(pid),
+        ready=member.ready,
+        note=_note(member),
+        local_addr=member.address,
     )
 
 
@@ -86,6 +78,40 @@ def matches(member: Member, state: WorkerState | None) -> bool:
             return healthy and member.ready
         case None:
             return True
+
+
+def waiters(core: PoolCore, now: float) -> tuple[WaiterRow, ...]:
+    """Who waits for a worker, in their order."""
+    queue = sorted(core.waitlist, key=lambda waiter: waiter.place)
+    return tuple(
+        WaiterRow(
+            client=waiter.name,
+            request_id=waiter.request_id,
+            place=place,
+            waited=max(0.0, now - waiter.since),
+            time_left=max(0.0, waiter.deadline - now),
+            held=core.roster.held_by(waiter.name),
+            guest=waiter.guest,
+        )
+        for place, waiter in enumerate(queue, 1)
+    )
+
+
+def _note(member: Member) -> str:
+    """What keeps it from being leased, beside that it is; the first that holds."""
+    if member.doom is not None:
+        return f"is being ended: {member.doom.why}"
+    if member.retiring:
+        return f"goes: {member.retiring}"
+    if member.condition is Condition.STARTING:
+        return f"has to {member.step.value}"
+    if member.health.misses:
+        return f"has missed {member.health.misses} checks"
+    if not member.linked:
+        return "is not connected"
+    if member.blemished:
+        return "had an error a moment ago"
+    return member.unfit or member.worn
 
 
 def _memory(pid: int) -> int:

@@ -25,6 +25,16 @@ def supervisor_connection(worker_rpc_id: str) -> str:
     return worker_rpc_id.replace("nc-worker-", "nc-super-", 1)
 
 
+def is_peer(connection_id: str) -> bool:
+    """Whether a connection is a peer supervisor's: their machines are `ns-NAME`."""
+    return connection_id.startswith("rc-ns-")
+
+
+def operator_id(nonce: str) -> str:
+    """The id of an operator's connection to a supervisor; each is of its own."""
+    return f"rc-op-{nonce}"
+
+
 def handshake_id(machine_id: str) -> str:
     """The id by which a machine's RPC client shows itself in a handshake."""
     return f"rc-{machine_id}"

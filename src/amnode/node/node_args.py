@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from asyncio import Future
 
     from amnode.node.bootstrap import Bootstrap
-    from amnode.node.listing import WorkerRow, WorkerState
+    from amnode.node.listing import WorkerState
+    from amnode.node.operator_args import WorkerRow
     from amnode.rpc.client import RpcClient
 
 #: The key of the node's arguments beside those of others, and in a log.

@@ -6,6 +6,9 @@ waited for in both ways. Clients cannot: the public server does not open these s
 1. `SetPool` is over when the size holds; `RollingRestart` when every worker that there was is
    replaced; `Draining` lasts until it is removed, and `Drained` says that no lease is left.
 2. What the pool makes of it is decided by its core; here it is only told.
+3. On the local server, peer supervisors are guests: they prove themselves by the clients'
+   token, and may not operate. Operators have a secret of their own, which is in the file `DOOR`
+   of the supervisor's directory, for its user alone.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from amnode.errors import AmnodeError, OptionError, PoolError
+from amnode.errors import AmnodeError, OptionError, PoolError, RefusedError
 from amnode.machine.machine import Machine
 from amnode.machine.transition import Event
 from amnode.node.args import SetPoolArgs
+from amnode.node.names import is_peer
+from amnode.node.operator_args import ListWorkersArgs
 from amnode.node.policy import events, sizing
 from amnode.node.policy.options import PoolSize
 from amnode.node.policy.view import PoolView
@@ -28,7 +33,12 @@ S = SupervisorStates
 
 #: What operators may change, through the local server.
 EXPOSURE = Exposure(
-    mutable={S.SetPool: SetPoolArgs, S.RollingRestart: None, S.Draining: None},
+    mutable={
+        S.SetPool: SetPoolArgs,
+        S.RollingRestart: None,
+        S.Draining: None,
+        S.ListWorkers: ListWorkersArgs,
+    },
     removable={S.Start: None, S.Draining: None},
     implied=SupervisorStates.schema().names,  # removing Start ends whatever needs it
 )
@@ -111,9 +121,10 @@ class Operating:
     def SetPoolEnter(self, event: Event) -> bool:
         """Has numbers that can work."""
         try:
-            return isinstance(event.args, SetPoolArgs) and bool(_size_of(event.args))
+            good = isinstance(event.args, SetPoolArgs) and bool(_size_of(event.args))
+            return good and may_operate(event)
         except OptionError as error:
-            return _refuse(event, error)
+            return refuse(event, error)
 
     def SetPoolState(self, event: Event) -> None:
         """The pool grows or shrinks at once."""
@@ -123,7 +134,9 @@ class Operating:
     def RollingRestartEnter(self, event: Event) -> bool:
         """Needs room for a replacement."""
         refusal = self._refusal()
-        return refusal is None or _refuse(event, refusal)
+        if refusal is not None:
+            return refuse(event, refusal)
+        return may_operate(event)
 
     def RollingRestartState(self, event: Event) -> None:
         """The workers that there are now are to be replaced; ended when they are."""
@@ -137,6 +150,18 @@ class Operating:
             f"The workers cannot be restarted without a moment below min: min and max are both "
             f"{size.max}. Raise max, or lower min, with `set_pool`."
         )
+
+    def DrainingEnter(self, event: Event) -> bool:
+        """Rule 3."""
+        return may_operate(event)
+
+    def DrainingExit(self, event: Event) -> bool:
+        """Rule 3."""
+        return may_operate(event)
+
+    def StartExit(self, event: Event) -> bool:
+        """Rule 3."""
+        return may_operate(event)
 
     def DrainingState(self, event: Event) -> None:
         """No new leases from now on."""
@@ -152,7 +177,15 @@ def _size_of(args: SetPoolArgs) -> PoolSize:
     return PoolSize(args.min, args.max, args.warm, args.max_per_client)
 
 
-def _refuse(event: Event, error: AmnodeError) -> bool:
+def may_operate(event: Event) -> bool:
+    """Rule 3: whether this may be asked for by who asks; if not, that is told why."""
+    origin = event.mutation.origin
+    if not isinstance(origin, Origin) or not is_peer(origin.client_id):
+        return True
+    return refuse(event, RefusedError("A peer supervisor may not operate this one."))
+
+
+def refuse(event: Event, error: AmnodeError) -> bool:
     """Tells whoever asked from outside why not; always False."""
     if isinstance(event.mutation.origin, Origin):
         event.mutation.origin.refuse(error)

@@ -39,6 +39,10 @@ class Files(Protocol):
         """Removes one file, if it is there."""
         ...
 
+    def write(self, path: str, data: bytes) -> None:
+        """Writes one file whole, for its owner alone; raises OSError."""
+        ...
+
     def remove_abandoned(self, path: str, own: str) -> bool:
         """Removes a directory that nobody else will; returns whether it is gone."""
         ...
@@ -60,6 +64,10 @@ class RealFiles:
         """See `Files`."""
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+    def write(self, path: str, data: bytes) -> None:
+        """See `Files`."""
+        private_directory.write(path, data)
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""

@@ -41,7 +41,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
-from amnode.node.names import handshake_id
+from amnode.node.names import handshake_id, is_peer
 from amnode.node.outside import Outside
 from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
@@ -69,9 +69,6 @@ LOCAL = msgspec.structs.replace(
         S.ClientDisconnected: NodeRpcArgs,
     },
 )
-
-#: By this a peer's connection is told from an operator's: supervisors are `ns-NAME`.
-_PEER = handshake_id("ns-")
 
 #: Seconds between tries to reach a peer: the first, and the most.
 _BACK_OFF_BASE, _BACK_OFF_CAP = 0.05, 5.0
@@ -361,4 +358,4 @@ class Peers:
 
 
 def _is_peer(server: RpcServer) -> bool:
-    return server.client_id.startswith(_PEER)
+    return is_peer(server.client_id)

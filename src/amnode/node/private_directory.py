@@ -24,6 +24,30 @@ def create() -> tuple[str, int]:
     return path, lock
 
 
+def write(path: str, data: bytes) -> None:
+    """Puts a file in place whole, mode 0600, so a reader finds the old one or the new one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = f"{path}.new"
+    with suppress(FileNotFoundError):  # somebody died while it was written
+        os.unlink(new)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(new, flags, 0o600)
+    try:
+        try:
+            while data:
+                data = data[os.write(file, data) :]
+        finally:
+            os.close(file)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
+
+
 def remove(path: str) -> None:
     """Removes a directory that `create` made, with what is in it, as far as it is there."""
     with suppress(FileNotFoundError):  # who is ending removes its own, and the last one all

@@ -37,7 +37,7 @@ from amnode.errors import (
     WorkerMissingError,
 )
 from amnode.launch.command import ENTRY
-from amnode.launch.process import Launcher, Process
+from amnode.launch.process import Launcher, Process, started_at
 from amnode.machine.machine import Machine
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
@@ -57,8 +57,9 @@ from amnode.node.args import (
 )
 from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
-from amnode.node.listing import ListArgs, WorkerRow, WorkerState, matches, row_of
-from amnode.node.names import LOG_SUPERVISOR, client_name
+from amnode.node.listing import ListArgs, WorkerState
+from amnode.node.names import LOG_SUPERVISOR, client_name, is_peer
+from amnode.node.operator_args import Door, WorkerRow
 from amnode.node.outside import REAL, Outside
 from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
@@ -66,6 +67,7 @@ from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
+from amnode.node.reporting import Reporting
 from amnode.node.states import SupervisorStates
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
@@ -136,6 +138,7 @@ class Supervisor:
     Attributes:
         machine: the supervisor's states.
         token: for the clients; whoever has it can run code here.
+        operator_token: for operators, on the local server; fresh at each start.
         public_mux: the listener for clients; `local_rpc` the one for operators.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_SUPERVISOR`.
 
@@ -171,7 +174,9 @@ class Supervisor:
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
+        self.operator_token = outside.entropy(32)
         self._operating = operating.Operating(self.machine, self._feed, self.view)
+        self._reporting = Reporting(self.machine, self, self._pid)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -280,6 +285,7 @@ class Supervisor:
             public, local = self._open_muxes(self._home.path)
             await local.start()
             await public.start()
+            self._home.show(self._door())
             address = NodeRpcArgs(public_addr=public.address)
             started = not self._stopping and bool(self.machine.add1(S.Start, address))
         finally:
@@ -426,6 +432,7 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
+        self._reporting.start()
         self._peers.start()
         self._adopt()
         self._feed(events.Tick())
@@ -455,7 +462,7 @@ class Supervisor:
             self._local_addr or f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
             exposure=LOCAL,
-            secret_of=lambda _client, _role: self.token,
+            secret_of=lambda client, _: self.token if is_peer(client) else self.operator_token,
             on_connected=self._peers.came,
             on_disconnected=self._peers.left,
             transport=self._outside.transport,
@@ -493,6 +500,18 @@ class Supervisor:
             self._preload,
             directory=directory,
             start_timeout=self.opts.start_timeout,
+        )
+
+    def _door(self) -> Door:
+        pid = os.getpid()
+        return Door(
+            name=self.name,
+            kind=self.worker_kind,
+            pid=pid,
+            pid_start=started_at(pid),
+            public_addr=self.public_addr(),
+            local_addr=self.local_addr,
+            secret=self.operator_token.hex(),
         )
 
     def _leave_home(self) -> None:
@@ -989,22 +1008,6 @@ class Supervisor:
     def HealthcheckState(self, event: Event) -> None:
         """Answered by being run."""
         self.machine.remove1(S.Healthcheck)
-
-    def ListWorkersEnter(self, event: Event) -> bool:
-        """Says where the reply goes."""
-        return isinstance(event.args, ListArgs)
-
-    def ListWorkersState(self, event: Event) -> None:
-        """Replies with the workers in a state."""
-        self.machine.remove1(S.ListWorkers)
-        args: ListArgs = event.args
-        rows = [
-            row_of(m, self._pid(m.worker_id), self._now())
-            for m in self._core.roster
-            if matches(m, args.state)
-        ]
-        if not args.reply.done():
-            args.reply.set_result(rows)
 
     def _pid(self, worker_id: str) -> int:
         link = self._links.get(worker_id)

@@ -296,6 +296,9 @@ class SimFiles:
     def remove_file(self, path: str) -> None:
         """See `Files`; there is nothing to remove."""
 
+    def write(self, path: str, data: bytes) -> None:
+        """See `Files`; nobody reads it."""
+
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
         return True

@@ -67,6 +67,7 @@ class Leasing:
                 event.worker_rpc_id,
                 self._pool.now + event.time_left,
                 guest=event.guest,
+                since=self._pool.now,
             )
 
     def _on_cancelled(self, event: events.Cancelled) -> None:

@@ -33,6 +33,7 @@ class Waiter(msgspec.Struct, frozen=True):
         deadline: when it gives up.
         place: its rank; smaller is earlier.
         guest: it was passed on by a peer supervisor.
+        since: when it came.
     """
 
     client_id: str
@@ -42,6 +43,7 @@ class Waiter(msgspec.Struct, frozen=True):
     deadline: float
     place: int = -1
     guest: bool = False
+    since: float = 0.0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -102,12 +104,15 @@ class Waitlist:
         deadline: float,
         *,
         guest: bool = False,
+        since: float = 0.0,
     ) -> bool:
         """Queue a request; False when it waits already (invariant 3)."""
         if (client_id, request_id) in self:
             return False
         place = self._next_place
-        waiter = Waiter(client_id, name, request_id, worker_rpc_id, deadline, place, guest)
+        waiter = Waiter(
+            client_id, name, request_id, worker_rpc_id, deadline, place, guest, since
+        )
         self._next_place += 1
         self._insert(waiter)
         return True
