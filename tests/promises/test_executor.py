@@ -64,7 +64,7 @@ def poll(condition: Callable[[], bool]) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, FileNotFoundError):
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return True

@@ -213,16 +213,14 @@ class Lane:
             try:
                 if not self._serve_one():
                     return
-            except SystemExit:  # by a handler of signals
-                return
             except BaseException as error:
                 # A handler of signals raised where no call ran, as that of SIGINT does; but
                 # one may have been taken just then, and has to be answered (rule 1).
                 self.running = self.running or self._reader.begun
-                if self.running == wire.NO_CALL:
-                    return
-                if self.running:
+                if self.running and self.running != wire.NO_CALL:
                     self._answer(*_failure(self._pickler, error), 0.0)
+                elif self.running or isinstance(error, SystemExit):
+                    return
         self._send(0, wire.WORN, None, 0.0)
 
     def _serve_one(self) -> bool:
@@ -260,7 +258,7 @@ class Lane:
             return _failure(self._pickler, error)
         try:
             return wire.RESULT, self._pickler.dump(value)
-        except Exception as error:
+        except BaseException as error:
             name = getattr(fn, "__qualname__", type(fn).__name__)
             error.add_note(f"The result of {name}, a {type(value).__name__}, cannot be sent.")
             return _failure(self._pickler, error)
@@ -334,8 +332,15 @@ _KEPT: list[ModuleType] = []
 
 def _initialize(data: bytes) -> None:
     fn, args = wire.load(data)
-    fn(*args)
-    _flush()
+    try:
+        fn(*args)
+    except BaseException:
+        standard = logging.getLogger("concurrent.futures")
+        if standard.hasHandlers():  # the error says it in any case
+            standard.critical("Exception in initializer:", exc_info=True)
+        raise
+    finally:
+        _flush()
 
 
 def _run_at_exit() -> None:
