@@ -34,6 +34,9 @@ _UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
 #: Bytes past which a piece of a pickle is an object's own memory, and has no names in it.
 _LONGEST_FRAME = 128 * 1024
 
+#: What is small, and has no names in it.
+_PLAIN = frozenset((type(None), bool, int, float, complex))
+
 #: Functions whose pickle is remembered, at most.
 _REMEMBERED = 256
 
@@ -80,7 +83,10 @@ class Pickler:
         first = self._function(fn)
         if first is None:
             return self.dump((fn, args, kwargs))
-        packed = self.dump((args, kwargs))
+        if kwargs or not all(type(value) in _PLAIN for value in args):
+            packed = self.dump((args, kwargs))
+        else:
+            packed = Packed([pickle.dumps((args, kwargs), 5)], [])
         packed.pieces.insert(0, first)
         packed.first = len(first)
         return packed
@@ -110,6 +116,8 @@ class Pickler:
         Raises:
             Exception: it cannot be pickled.
         """
+        if type(value) in _PLAIN:
+            return Packed([pickle.dumps(value, 5)], [])
         packed = Packed([], [])
         try:
             sink = _Sink(packed.pieces.append)

@@ -207,7 +207,7 @@ class Reader:
 def _load(data: memoryview, first: int, buffers: Sequence[memoryview]) -> Any:
     if not first:
         return load(data, buffers)
-    return load(data[:first]), *load(data[first:], buffers)
+    return pickle.loads(data[:first]), *load(data[first:], buffers)  # noqa: S301 - see rule 4
 
 
 def load(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
@@ -216,6 +216,8 @@ def load(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
     Raises:
         Exception: whatever unpickling it raises.
     """
+    if not buffers:
+        return pickle.loads(data)  # noqa: S301 - see rule 4
     return pickle.loads(data, buffers=buffers)  # noqa: S301 - see rule 4
 
 
@@ -269,7 +271,7 @@ def send(
     size = sum(map(len, packed.pieces))
     if size <= INLINE and not packed.buffers:
         head = HEAD.pack(number, kind, packed.first or extra, seconds)
-        queue.sendmsg((head, *packed.pieces), (), flags)
+        queue.send(b"".join((head, *packed.pieces)), flags)
         return
     descriptor = _written(packed, size)
     try:

@@ -51,6 +51,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("amnode.node")
 
+_CLOSED = suppress(Exception)
+
 #: Exit code of a worker that was ended for the call that it ran.
 EXIT_KILLED = 72
 
@@ -296,9 +298,10 @@ def _failure(pickler: Pickler, error: BaseException) -> tuple[int, wire.Packed]:
 
 def _flush() -> None:
     """Rule 2."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a call may have closed or replaced it
-            stream.flush()
+    with _CLOSED:  # a call may have closed or replaced it
+        sys.stdout.flush()
+    with _CLOSED:
+        sys.stderr.flush()
 
 
 def _become(given: dict[str, int], pid: int, surroundings: bytes) -> list[str]:
