@@ -70,6 +70,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/launch.py
 	$(PY) benchmarks/forked.py
 	$(PY) benchmarks/pool.py
+	$(PY) benchmarks/executor.py
 
 # More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
 FUZZ ?=

@@ -1,7 +1,7 @@
 """Software that takes an executor, with `PoolExecutor` as the one: `python -m tests.executors`.
 
-`make executors` installs it, into an environment of its own, and runs this. Each piece is used as
-its own documentation says, and its results are compared with what they have to be.
+`make executors` installs it, into an environment of its own, and runs this. Each piece is used
+as its own documentation says, and its results are compared with what they have to be.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main(names: list[str]) -> int:
         except Exception:
             traceback.print_exc()
             ended, failed = "FAILS", failed + 1
-        print(f"{name:16}{version(name):12}{ended}  {time.monotonic() - began:5.1f} s", flush=True)
+        print(
+            f"{name:16}{version(name):12}{ended}  {time.monotonic() - began:5.1f} s", flush=True
+        )
     return int(failed > 0)
 
 
