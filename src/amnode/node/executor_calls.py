@@ -117,9 +117,6 @@ class Calls:
         self._started = False
         self._posted: deque[Callable[[], None]] = deque()
         self._killed: set[int] = set()
-        self._thread = threading.Thread(
-            target=self._receive, name="amnode-results", daemon=True
-        )
         self.control = control(self)
         _ALL.add(self)
 
@@ -128,8 +125,19 @@ class Calls:
         self._results, self.results_end = wire.pair()
         self.slots = wire.Slots(self._book.most)
         self._drain = wire.Reader(self.calls_end)
-        self._thread.start()
-        self.control.start()
+        self._thread = threading.Thread(
+            target=self._receive, name="amnode-results", daemon=True
+        )
+        try:
+            self._thread.start()
+        except BaseException:  # such as at the end of the interpreter
+            self._close()
+            raise
+        try:
+            self.control.start()
+        except BaseException:
+            self.post(None)
+            raise
         self._started = True
 
     # -- from any thread ---------------------------------------------------------------------
@@ -289,6 +297,9 @@ class Calls:
                 self.control.worn(reader.extra)
             else:
                 self._take_result(reader)
+        self._close()
+
+    def _close(self) -> None:
         for queue in (self.calls_end, self.calls_out, self._results, self.results_end):
             queue.close()
         self.slots.close()
