@@ -49,7 +49,7 @@ KINDS = {
         node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
         node/  listing operating peers reporting supervisor transition_log warm
         node/  work worker worker_link
-        testing/  __main__ batch deployment host injector loop network rest sim_client
+        testing/  __main__ actor batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
         cli/  app entry operator ps shared show

@@ -15,10 +15,9 @@ from pathlib import Path
 from amnode.errors import PoolError
 from amnode.node.launching import SERVER_OUTPUT
 from amnode.node.operator_args import DOOR, Door, encode_door
-from amnode.node.outside import Files
+from amnode.node.outside import Files, State
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.owner import Claim
-from amnode.node.state_directory import StateDirectory
 
 
 class Home:
@@ -39,11 +38,11 @@ class Home:
 
     def __init__(self, state_dir: str, instance: str, files: Files) -> None:
         self._files = files
-        self._state: StateDirectory | None = None
+        self._state: State | None = None
         self._lock: int | None = None
         self._is_closed = False
         if state_dir:
-            self._state = StateDirectory(state_dir)
+            self._state = files.open_state(state_dir)
             path, generation = self._state.path, self._state.generation
         else:
             path, self._lock = files.create()
