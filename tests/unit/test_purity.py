@@ -53,8 +53,8 @@ KINDS = {
         node/  operating operators peers pending_call pool_calls pool_feed pool_map pool_stream
         node/  progress_bar reporting runner submitted supervisor sync_map sync_pool telling
         node/  timers transition_log warm work worker worker_link
-        testing/  __main__ batch deployment host injector loop network rest running sim_client
-        testing/  sim_worker simulation
+        testing/  __main__ actor batch deployment host injector loop network rest running
+        testing/  sim_client sim_worker simulation
         cli/  app call change completion crashes diagram doctor entry inspect journal logs
         cli/  machines new operate operator ps shared show top trial up version wait
     """,
