@@ -430,6 +430,13 @@ class Supervisor:
         """The last crashes of workers, oldest first; `crashes_kept` of them."""
         return self._reporting.crashes
 
+    def kill_worker(self, worker_id: str) -> bool:
+        """Ends a worker's process at once, leased or not; False if there is none.
+
+        Its client is told so, as of any death; another one takes its place.
+        """
+        return bool(self.machine.add1(S.KillWorker, _WorkerArgs(worker_id)))
+
     async def worker(self, worker_id: str) -> WorkerRow:
         """One worker, by its machine id.
 
@@ -639,6 +646,7 @@ class Supervisor:
         if not shown.to_restart and not self._inbox and is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if shown.broken and not is1(S.ErrPool):
+            logger.error("Pool %s starts no workers for now: %s", self.name, shown.broken)
             add_err_pool(machine, f"The pool is held back: {shown.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:

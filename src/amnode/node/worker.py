@@ -66,6 +66,7 @@ from amnode.node.args import (
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.failures import checked as checked_exceptions
@@ -102,7 +103,8 @@ logger = logging.getLogger("amnode.node")
 _PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
 _HOOKS = ("on_start", "on_lease", "on_release", "on_stop")
-_TO_EXTEND = ("kind", "schema", "preload", "exposure", "exceptions", "work_args", *_HOOKS)
+_ATTRIBUTES = ("kind", "schema", "preload", "exposure", "exceptions", "work_args")
+_TO_EXTEND = (*_ATTRIBUTES, "in_main_thread", *_HOOKS)
 
 #: What a kind may be called.
 _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
@@ -167,7 +169,7 @@ class Worker:
         self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
         #: Whether the last job left an error that the next call clears.
         self._failed = False
@@ -291,6 +293,13 @@ class Worker:
 
         A class that defines it says that its workers can serve the next client whatever the
         last one did. It may take as long as the option `release_timeout`.
+        """
+
+    def in_main_thread(self) -> None:
+        """Called in the main thread of its process, where the class defines it.
+
+        The worker itself then lives in another thread: its loop, its states and its async jobs.
+        The two meet by `loop.call_soon_threadsafe` and queues.
         """
 
     # -- from outside ----------------------------------------------------------------------
@@ -869,13 +878,20 @@ class Worker:
             raise self._lease_lost(args.epoch)
         if self.machine.is1(S.LeaseSettingUp):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
-        job = self._jobs.get(args.job)
-        if job is None:
-            known = ", ".join(self._jobs) or "none"
-            raise JobUnknownError(
-                f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-            )
-        return job
+        return self._job_named(args.job)
+
+    def chunk_of(self, name: str, calls: int) -> tuple[Job[..., Any], Driver]:
+        """See `chunks.Host`; the chunk itself counts as one."""
+        found = self._job_named(name)
+        self._jobs_done += calls - 1
+        return found, self._driver
+
+    def _job_named(self, name: str) -> Job[..., Any]:
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
 
     def _lease_lost(self, epoch: int) -> LeaseLost:
         why = self._ending() or f"epoch {self.lease.epoch} holds now"
@@ -1022,6 +1038,10 @@ def main(payload: bytes) -> int:
 
 
 def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
+    if getattr(cls, "in_main_thread", Worker.in_main_thread) is not Worker.in_main_thread:
+        from amnode.node.driver_thread import run_beside  # few workers have it
+
+        run_beside(cls, boot)
     try:
         import uvloop
     except ImportError:
