@@ -11,8 +11,9 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,12 +37,14 @@ from amnode.cli.operate import Done
 from amnode.cli.settings import LogSettings, Settings
 from amnode.cli.version import Versions
 from amnode.cli.wait import Waited
+from amnode.machine.picture import svg
 from amnode.machine.schema import Relations, State, States
 from amnode.node.args import CrashReport
 from amnode.node.operator_args import PoolListing, WaiterRow, WorkerRow
 from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.options import (
     ClientOptions,
+    DispatchOptions,
     Option,
     PoolSize,
     SupervisorOptions,
@@ -64,6 +67,7 @@ OPTIONS = {
     SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
     WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
     ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+    DispatchOptions: "`Pool(..., dispatch=DispatchOptions(...))`.",
 }
 
 SCHEMAS = {
@@ -139,6 +143,11 @@ def states_page() -> str:
             "The states of each machine, in the order of their ticks. *auto*: activated by "
             "itself as soon as it can be. *multi*: may be called again while it is active. "
             "What the relations mean is in [concepts](../concepts.md).",
+            "",
+            "In the pictures a state stands under the one that it requires; a second one is "
+            "named in its box. Green arrows go to what it adds, red lines with a bar to what "
+            "it removes. Auto states are dashed, multi ones doubled. `python -m amnode.machine "
+            "my.module:MyStates --svg` draws yours.",
             *(line for cls, title in SCHEMAS.items() for line in _states(cls, title)),
             "",
         ]
@@ -148,6 +157,7 @@ def states_page() -> str:
 def _states(cls: type[States], title: str) -> Iterator[str]:
     said = _sentences(cls)
     yield from ("", f"## {title}", "", (cls.__doc__ or "").split("\n")[0], "")
+    yield from (f"![What the states of a {title.lower()} require]({title.lower()}.svg)", "")
     yield "| state | what it says | how it relates |"
     yield "|---|---|---|"
     for name, relations in cls.schema().items():
@@ -410,12 +420,17 @@ def wire_page() -> str:
 
 
 WIRE = "reference/wire-format.md"
-PAGES = {
+PICTURES = {
+    f"reference/{title.lower()}.svg": partial(svg, cls.schema())
+    for cls, title in SCHEMAS.items()
+}
+PAGES: dict[str, Callable[[], str]] = {
     "reference/options.md": options_page,
     "reference/states.md": states_page,
     "reference/errors.md": errors_page,
     "reference/cli.md": cli_page,
     WIRE: wire_page,
+    **PICTURES,
 }
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from amnode.machine.snapshot import Snapshot
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
+    from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
@@ -70,17 +71,24 @@ if TYPE_CHECKING:
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
+    from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -147,24 +155,32 @@ _HOME = {
     "amnode.machine.snapshot": ("Snapshot",),
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
+    "amnode.node.args": ("SendPayloadArgs",),
     "amnode.node.client": ("Client",),
     "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
     ),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
+    "amnode.node.progress_bar": ("progress_bar",),
     "amnode.node.job_stream": ("JobStream",),
     "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -194,6 +210,7 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
     "Exposure",
@@ -225,8 +242,11 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
     "PoolError",
+    "PoolMap",
     "PoolSize",
+    "PoolStream",
     "Progress",
     "PromiseBroken",
     "ProtocolError",
@@ -238,6 +258,7 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "SendPayloadArgs",
     "SimulationError",
     "Snapshot",
     "State",
@@ -251,6 +272,9 @@ __all__ = [
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
     "TlsFiles",
     "WaitTimeoutError",
     "Worker",
@@ -267,6 +291,7 @@ __all__ = [
     "in_process_launcher",
     "job",
     "pipe",
+    "progress_bar",
     "run_worker",
     "wait_all",
     "wait_any",

@@ -81,6 +81,7 @@ async def amnode(*words: object, env: dict[str, str] | None = None, **options: A
 #: A worker class, and settings that run it; `Project` writes them.
 MODULE = '''
 import asyncio, os, sys
+from collections.abc import AsyncIterator
 import msgspec
 from amnode import Worker, job
 
@@ -88,7 +89,12 @@ class Point(msgspec.Struct):
     x: int
     y: int = 0
 
+class TooFar(Exception):
+    pass
+
 class Squares(Worker):
+    exceptions = (TooFar,)
+
     @job
     async def square(self, n: int) -> int:
         """The square of a number."""
@@ -105,6 +111,24 @@ class Squares(Worker):
     @job
     async def say(self, text: str) -> None:
         print(text, flush=True)
+
+    @job
+    async def upto(self, n: int) -> AsyncIterator[int]:
+        for k in range(n):
+            job.progress(k + 1, n, "counting")
+            yield k
+            if k == 2 and n == 99:
+                raise TooFar("that is too far")
+
+    @job
+    async def parts(self, text: str) -> AsyncIterator[bytes]:
+        for part in text.split():
+            yield part.encode()
+
+    @job(thread=True)
+    def slow(self) -> int:
+        job.progress(1, 2, "half")
+        return 1
 
     @job
     async def die(self) -> None:

@@ -69,6 +69,34 @@ async def test_how_a_job_ends_is_the_exit_code(tmp_path: Path) -> None:
         assert late.code == 5 and "deadline" in late.err
 
 
+async def test_a_stream_is_printed_item_by_item(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    async with project.up():
+        assert (await project.run("call", "upto", 3)).lines == ["0", "1", "2"]
+        assert (await project.run("call", "parts", "ab cd")).out == "abcd"
+        assert (await project.run("call", "parts", "ab cd", "--json")).lines == [
+            '"YWI="',
+            '"Y2Q="',
+        ]
+        broken = await project.run("call", "upto", 99)
+        assert broken.code == 1 and broken.lines == ["0", "1", "2"]
+        assert "raised TooFar: that is too far" in broken.err
+        call = await project.start("call", "upto", 1_000_000_000)
+        for _ in range(3):
+            assert await call.stdout.readline()
+        call.stdout._transport.close()  # as with `| head`
+        _, err = await call.communicate()
+        assert (call.returncode, err) == (141, b"")
+        assert (await project.run("call", "square", 7)).out == "49\n"
+
+
+async def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    async with project.up():
+        ended = await project.run("call", "slow")
+        assert (ended.code, ended.out, ended.err) == (0, "1\n", "")
+
+
 async def test_no_worker_in_time_is_a_timeout(tmp_path: Path) -> None:
     project = Project(tmp_path)
     async with project.up():

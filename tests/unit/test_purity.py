@@ -27,40 +27,40 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
-        machine/  schema snapshot story transition
+        machine/  arguments binding breakpoints clock diagram mixins picture plan queue related
+        machine/  resolve schema snapshot story transition
         rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args operator_args states
-        node/  failures progress values
-        node/policy/  adopt_records adoption core crash crashes deadlines door ending events
-        node/policy/  health lease leasing options owner passing pool renewal restart roster
-        node/policy/  sizing starting view waitlist watching
+        node/  args failures jobs names node_args operator_args progress states values
+        node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
+        node/policy/  events health lease leasing options owner pace passing pool renewal
+        node/policy/  restart roster sizing starting view waitlist watching
         testing/  faults safety search trace
         cli/  exits findings project settings
     """,
     DRIVERS: """
+        __main__.py
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
+        rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap client dispatcher inprocess_worker items job_stream
-        node/  job_thread launching lease_watch leased listing looking loop_host operating
-        node/  operators peers pending_call reporting runner submitted supervisor telling timers
-        node/  transition_log warm work worker worker_link
-        testing/  __main__ batch deployment host injector loop network rest sim_client
+        node/  add_errors adopt bootstrap chunks client dispatcher inprocess_worker items
+        node/  job_stream job_thread launching lease_watch leased listing local_pool looking
+        node/  loop_host loop_thread operating operators peers pending_call pool_calls pool_feed
+        node/  pool_map pool_stream progress_bar reporting runner submitted supervisor sync_map
+        node/  sync_pool telling timers transition_log warm work worker worker_link
+        testing/  __main__ batch deployment host injector loop network rest running sim_client
         testing/  sim_worker simulation
-        __main__.py
         cli/  app call change completion crashes diagram doctor entry inspect journal logs
         cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name hard_deadline memory outside output_tail private_directory
+        node/  class_name hard_deadline memory output_tail outside private_directory
         node/  state_directory
         cli/  notify places probes
     """,

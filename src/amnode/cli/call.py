@@ -4,7 +4,9 @@
    `name=value` gives one by name.
 2. The class of the workers is imported to know its jobs, so arguments are checked, and named in
    errors, before anything is asked for; what `amnode up` runs is known from its run file.
-3. The result is printed as JSON; text, where a person reads it, as it is.
+3. The result is printed as JSON, each item of a stream as soon as it is here; but text as it
+   is, and bytes too where they do not go to a terminal. With `--json` all of it is JSON.
+4. Progress that the job reports is shown on the standard error, where that is a terminal.
 """
 
 from __future__ import annotations
@@ -12,22 +14,27 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from cyclopts import Group, Parameter
+from rich.console import Console
 
 from amnode.cli import places
 from amnode.cli.shared import PLAIN, Authority, Output, run_async
 from amnode.cli.show import console, table, write_json
 from amnode.cli.up import load_class
-from amnode.errors import AuthError, OptionError
+from amnode.errors import AmnodeError, AuthError, JobFailed, OptionError
 from amnode.node.client import Client
-from amnode.node.jobs import Job, jobs_of
+from amnode.node.jobs import Job, StreamJob, jobs_of
+from amnode.node.leased import CallOptions
 from amnode.node.policy.options import ClientOptions
+from amnode.node.progress import Progress
 from amnode.node.worker import Worker
 from amnode.rpc.tls_files import TlsFiles
 
@@ -106,6 +113,13 @@ def call(
     deadline: Annotated[
         float | None, Parameter(help="Seconds that the job may take; then it is cancelled.")
     ] = None,
+    hard_deadline: Annotated[
+        float | None,
+        Parameter(help="Seconds after which its worker is ended, whatever it does."),
+    ] = None,
+    retry: Annotated[
+        int, Parameter(help="Other workers to try if one dies, for an idempotent job.")
+    ] = 0,
     wait: Annotated[float, Parameter(help="Seconds to wait for a worker.")] = 30.0,
     client: Annotated[str, Parameter(help="The name that quotas count by.")] = "amnode-call",
     whom: Whom = ANYONE,
@@ -124,51 +138,93 @@ def call(
         return
     found = _job(jobs, job, kind)
     values, named = arguments(found, args)
-    options = ClientOptions(request_wait=wait)
-    run_async(_call(target, kind, client, options, (found, values, named), deadline, output))
-
-
-async def _call(
-    target: Target,
-    kind: type[Worker],
-    name: str,
-    options: ClientOptions,
-    asked: tuple[Job[..., Any], list[Any], dict[str, Any]],
-    deadline: float | None,
-    output: Output,
-) -> None:
-    job, values, named = asked
-    try:
-        async with (
-            _client(target, kind, name, options) as client,
-            client.lease() as leased,
-        ):
-            result = await leased.options(deadline=deadline).call(job, *values, **named)
-    except AuthError as error:
-        raise AuthError(
-            f"The supervisor at {target.address} does not take this token: {error} Pass the "
-            "file of its own with --token-file."
-        ) from None
-    _print(result, output)
-
-
-def _client(target: Target, kind: type[Worker], name: str, options: ClientOptions) -> Client:
-    return Client(
-        name,
+    caller = Client(
+        client,
         kind,
         addrs=[target.address],
         token=target.token,
         tls=target.tls,
-        opts=options,
+        opts=ClientOptions(request_wait=wait),
     )
+    with _shown_progress() as on_progress:
+        how = CallOptions(
+            deadline=deadline, hard_deadline=hard_deadline, retry=retry, on_progress=on_progress
+        )
+        run_async(_call(caller, how, (found, values, named), output))
+
+
+async def _call(
+    caller: Client,
+    how: CallOptions,
+    asked: tuple[Job[..., Any], list[Any], dict[str, Any]],
+    output: Output,
+) -> None:
+    job, values, named = asked
+    try:
+        async with caller as client, client.lease() as leased:
+            calls = leased.options(**msgspec.structs.asdict(how))
+            if not isinstance(job, StreamJob):
+                _print(await calls.call(job, *values, **named), output)
+                return
+            async with calls.stream(job, *values, **named) as items:
+                async for item in items:
+                    _print(item, output)
+    except AuthError as error:
+        raise AuthError(
+            f"The supervisor does not take this token: {error} Pass the file of its own with "
+            "--token-file."
+        ) from None
+    except (AmnodeError, OSError, TimeoutError):
+        raise
+    except Exception as error:  # of the worker's own, raised here as what it was there
+        raise _failed(job, error) from None
+
+
+def _failed(job: Job[..., Any], error: Exception) -> JobFailed:
+    failed = JobFailed(f"Job {job.name} raised {type(error).__name__}: {error}")
+    for note in getattr(error, "__notes__", ()):
+        failed.add_note(note)
+    return failed
 
 
 def _print(value: object, output: Output) -> None:
     """Rule 3."""
     if isinstance(value, str) and not output.json:
         print(value, flush=True)
+    elif isinstance(value, bytes) and not (output.json or sys.stdout.isatty()):
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
     else:
         write_json(value)
+
+
+@contextmanager
+def _shown_progress() -> Generator[Callable[[Progress], None] | None]:
+    """Rule 4."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f}%"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                description=progress.note,
+                visible=True,
+            )
+
+        yield show
 
 
 # -- whom, and with what -----------------------------------------------------------------------

@@ -639,6 +639,7 @@ class Supervisor:
         if not shown.to_restart and not self._inbox and is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if shown.broken and not is1(S.ErrPool):
+            logger.error("Pool %s starts no workers for now: %s", self.name, shown.broken)
             add_err_pool(machine, f"The pool is held back: {shown.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:

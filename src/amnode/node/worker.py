@@ -66,6 +66,7 @@ from amnode.node.args import (
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.failures import checked as checked_exceptions
@@ -165,7 +166,7 @@ class Worker:
         self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
         #: Whether the last job left an error that the next call clears.
         self._failed = False
@@ -862,13 +863,20 @@ class Worker:
             raise self._lease_lost(args.epoch)
         if self.machine.is1(S.LeaseSettingUp):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
-        job = self._jobs.get(args.job)
-        if job is None:
-            known = ", ".join(self._jobs) or "none"
-            raise JobUnknownError(
-                f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-            )
-        return job
+        return self._job_named(args.job)
+
+    def chunk_of(self, name: str, calls: int) -> tuple[Job[..., Any], Driver]:
+        """See `chunks.Host`; the chunk itself counts as one."""
+        found = self._job_named(name)
+        self._jobs_done += calls - 1
+        return found, self._driver
+
+    def _job_named(self, name: str) -> Job[..., Any]:
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
 
     def _lease_lost(self, epoch: int) -> LeaseLost:
         why = self._ending() or f"epoch {self.lease.epoch} holds now"

@@ -402,3 +402,35 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _verify(self)
+
+
+class DispatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a `Pool` gives calls to the workers that it leases for them.
+
+    Raises:
+        OptionError: a value that cannot work.
+    """
+
+    keep: Annotated[
+        float, seconds(least=0.01, why="an idle worker stays leased so long, for the next call")
+    ] = 1.0
+    hold: Annotated[
+        float,
+        seconds(
+            least=0.01,
+            why="a busy one goes back so often, between two calls: workers are renewed then",
+        ),
+    ] = 5.0
+    ahead: Annotated[
+        int, count(least=1, why="calls that one worker has at most; all but one wait in it")
+    ] = 32
+    slice: Annotated[
+        float,
+        seconds(
+            least=0.0,
+            why="small calls are sent ahead, and by `map` in chunks, up to so much work",
+        ),
+    ] = 0.002
+
+    def __post_init__(self) -> None:
+        _verify(self)
