@@ -33,6 +33,7 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
+        node/  job_note
         node/  args call_book failures jobs names node_args operator_args progress states values
         node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
         node/policy/  events health lease leasing options owner pace passing pool renewal
