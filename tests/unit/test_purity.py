@@ -53,7 +53,7 @@ KINDS = {
         node/  pending_call reporting runner submitted supervisor timers transition_log work
         node/  worker worker_link
         node/  chunks local_pool loop_thread pool_calls pool_feed pool_map pool_stream
-        node/  sync_map sync_pool
+        node/  sync_map sync_pool sync_stream
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py
