@@ -219,7 +219,12 @@ class Feed:
             self._sources.rotate(-1)
             if key is None:
                 continue
-            piece = source.next_piece(calls)
+            try:
+                piece = source.next_piece(calls)
+            except AmnodeError as error:  # such as annotations that cannot be read
+                self.shut(source)
+                source.fail(error)
+                return True
             if piece is None:
                 self.shut(source)
                 return True
