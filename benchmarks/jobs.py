@@ -15,11 +15,20 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
-from amnode import DispatchOptions, Pool, SyncPool, Worker, WorkerOptions, job
+from amnode import (
+    DispatchOptions,
+    Pool,
+    SyncPool,
+    Worker,
+    WorkerOptions,
+    WorkerStates,
+    job,
+)
+from amnode.node.jobs import AsyncJob
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, from anywhere
 
@@ -29,6 +38,7 @@ from benchmarks.jobs_rivals import LARGE, RIVALS, Rival
 from benchmarks.processes import cores, pin, run, started
 
 ECHO = Path(__file__).with_name("echo.py")
+ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 
 
@@ -75,7 +85,7 @@ def _kept(size: int) -> Pool:
     return Pool(Squares, min=size, max=size, warm=0, dispatch=DispatchOptions(hold=3600.0))
 
 
-# -- one call after the other ----------------------------------------------------------------
+# -- one call after the other --------------------------------------------------------------
 
 
 async def calls(quick: bool, large: bool) -> None:
@@ -111,7 +121,7 @@ async def calls(quick: bool, large: bool) -> None:
             pin(*before)
 
 
-# -- many small calls --------------------------------------------------------------------------
+# -- many small calls ----------------------------------------------------------------------
 
 
 async def maps(quick: bool, large: bool) -> None:
@@ -145,17 +155,15 @@ async def maps(quick: bool, large: bool) -> None:
                     opened.map(range(count), chunk)
                     took = time.perf_counter() - begun
                     rates.setdefault((rival.name, chunk), []).append(count / took)
-    print(
-        f"{'calls a second of map, 2 workers':40}"
-        + "".join(f"{f'chunk {c}':>14}" for c in (*counts, "auto"))
-    )
+    heads = "".join(f"{f'chunk {chunk}':>14}" for chunk in (*counts, "auto"))
+    print(f"{'calls a second of map, 2 workers':40}{heads}")
     for name in dict.fromkeys(name for name, _ in rates):
         cells = [rates.get((name, chunk)) for chunk in (*counts, None)]
         shown = "".join(f"{median(cell):>14,.0f}" if cell else f"{'':>14}" for cell in cells)
         print(f"  {name:38}{shown}")
 
 
-# -- bytes ---------------------------------------------------------------------------------------
+# -- bytes ---------------------------------------------------------------------------------
 
 
 async def large_bytes(quick: bool, large: bool) -> None:
@@ -185,7 +193,7 @@ async def large_bytes(quick: bool, large: bool) -> None:
     figures("32 MiB there and back", rows)
 
 
-# -- from nothing ----------------------------------------------------------------------------------
+# -- from nothing --------------------------------------------------------------------------
 
 _FIRST = {
     "amnode.Pool": """
@@ -242,7 +250,7 @@ async def first(quick: bool, large: bool) -> None:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", program),
                 stdout=asyncio.subprocess.PIPE,
-                cwd=Path(__file__).resolve().parents[1],
+                cwd=ROOT,
             )
             assert process.stdout is not None
             line = await process.stdout.readline()
@@ -259,37 +267,41 @@ async def first(quick: bool, large: bool) -> None:
     )
 
 
-# -- cancelling --------------------------------------------------------------------------------------
+# -- cancelling ----------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def _running(pool: Pool, which: object) -> AsyncGenerator[asyncio.Task[None]]:
-    call = asyncio.ensure_future(pool.call(which))  # type: ignore[arg-type]
-    while not any(w.machine.is1("Working") for w in pool._feed._workers.values()):  # noqa: ASYNC110
+async def _cancelled(pool: Pool, which: AsyncJob[[], None]) -> tuple[float, str]:
+    """Seconds until another call is answered after a cancel, and the worker that had it."""
+    call = asyncio.ensure_future(pool.call(which))
+    busy: list[str] = []
+    while not busy:
         await asyncio.sleep(0.001)
-    yield call
+        busy = [w.id for w in pool.leased if w.machine.is1(WorkerStates.Working)]
+    before = time.perf_counter()
+    call.cancel()
+    await pool.call(Squares.square, 7)
+    took = time.perf_counter() - before
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+    return took, busy[0]
 
 
 async def cancels(quick: bool, large: bool) -> None:
     """From the cancel of a running job until the pool has answered another call."""
     rows: list[Figure] = []
     for name, which, size, goal in (
-        ("a job that stops, the same worker", Squares.last, 1, 10.0),
-        ("one that does not, a warm worker", Squares.stubborn, 4, 100.0),
+        ("a job that stops: the same worker", Squares.last, 1, 10.0),
+        ("one that does not: a warm worker", Squares.stubborn, 4, 100.0),
     ):
         taken: list[float] = []
         async with Pool(Squares, min=1, max=size, warm=size - 1) as pool:
             for _ in range(3 if quick else 20):
                 await pool.supervisor.machine.when1("PoolNormalized")
-                async with _running(pool, which) as call:
-                    begun = time.perf_counter()
-                    call.cancel()
-                    await pool.call(Squares.square, 7)
-                    taken.append(time.perf_counter() - begun)
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await call
-                if which is Squares.stubborn:
-                    await pool.supervisor.machine.when1("NormalizingPool")
+                took, worker_id = await _cancelled(pool, which)
+                taken.append(took)
+                roster = pool.supervisor.core.roster
+                while which is Squares.stubborn and roster.get(worker_id):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # it is ended, and replaced
         rows.append(Figure(name, 1e3 * median(taken), "ms", goal))
     figures("a running job is cancelled, and another answered", rows)
 
