@@ -63,7 +63,10 @@ if TYPE_CHECKING:
     from amnode.machine.snapshot import Snapshot
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
+    from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
+    from amnode.node.executor import PoolExecutor
+    from amnode.node.executor_errors import CallLostError, ExecutorBrokenError
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.job_stream import JobStream
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
     from amnode.node.pool_map import PoolMap
     from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
+    from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
@@ -97,6 +101,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
+    from amnode.rpc.tls_files import TlsFiles
     from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
@@ -153,6 +158,7 @@ _HOME = {
     "amnode.machine.snapshot": ("Snapshot",),
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
+    "amnode.node.args": ("SendPayloadArgs",),
     "amnode.node.client": ("Client",),
     "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
@@ -164,8 +170,11 @@ _HOME = {
         "SupervisorOptions",
         "WorkerOptions",
     ),
+    "amnode.node.executor": ("PoolExecutor",),
+    "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
+    "amnode.node.progress_bar": ("progress_bar",),
     "amnode.node.job_stream": ("JobStream",),
     "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
@@ -187,6 +196,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
+    "amnode.rpc.tls_files": ("TlsFiles",),
     "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -197,6 +207,7 @@ __all__ = [
     "AmnodeError",
     "AuthError",
     "BindingError",
+    "CallLostError",
     "Cause",
     "Client",
     "ClientOptions",
@@ -209,6 +220,7 @@ __all__ = [
     "DispatchOptions",
     "ErrorReport",
     "Event",
+    "ExecutorBrokenError",
     "Exposure",
     "Group",
     "HandlerTimeoutError",
@@ -240,6 +252,7 @@ __all__ = [
     "PayloadArgs",
     "Pool",
     "PoolError",
+    "PoolExecutor",
     "PoolMap",
     "PoolSize",
     "PoolStream",
@@ -254,6 +267,7 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "SendPayloadArgs",
     "SimulationError",
     "Snapshot",
     "State",
@@ -271,6 +285,7 @@ __all__ = [
     "SyncMap",
     "SyncPool",
     "SyncStream",
+    "TlsFiles",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",
@@ -286,6 +301,7 @@ __all__ = [
     "in_process_launcher",
     "job",
     "pipe",
+    "progress_bar",
     "run_worker",
     "wait_all",
     "wait_any",
