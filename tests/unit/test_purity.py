@@ -52,8 +52,8 @@ KINDS = {
         node/  executor_control executor_worker inprocess_worker items job_stream job_thread
         node/  launching lease_watch leased listing local_pool looking loop_host loop_thread
         node/  operating operators peers pending_call pool_calls pool_feed pool_map pool_stream
-        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool telling
-        node/  timers transition_log warm work worker worker_link
+        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool
+        node/  sync_stream telling timers transition_log warm work worker worker_link
         testing/  __main__ actor batch deployment host injector loop network rest running
         testing/  sim_client sim_worker simulation
         cli/  app call change completion crashes diagram doctor entry inspect journal logs

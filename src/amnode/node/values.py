@@ -109,13 +109,16 @@ class Codec:
     Args:
         types: of each value.
         single: whether there is one value, which stands by itself.
+
+    Attributes:
+        has_places: whether a large buffer may stand in the place of a value.
     """
 
     def __init__(self, types: Sequence[Any], *, single: bool = False) -> None:
         self._types = tuple(types)
         self._single = single
         self._places = tuple(_place(annotation) for annotation in self._types)
-        self._has_places = any(self._places)
+        self.has_places = any(self._places)
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
 
     def encode(self, values: Sequence[Any]) -> Packed:
@@ -124,7 +127,7 @@ class Codec:
         Raises:
             TypeError, ValueError, OverflowError, RecursionError, BufferError: one cannot.
         """
-        if not (self._has_places and self._is_large(values)):
+        if not (self.has_places and self._is_large(values)):
             try:  # rule 1
                 return Packed(_encode(values[0] if self._single else values))
             except (TypeError, BufferError):
