@@ -87,13 +87,13 @@ class Dispatcher:
         self._rest: asyncio.TimerHandle | None = None
         self._rest_tick = 0
         self._pressed = False
+        self._free = machine.mask_of((_IDLE, _READY))
 
     def take(self, args: object, origin: Origin) -> bool:
         """A call came; False for the plain form, which is the machine's own (`Taker`)."""
         if not isinstance(args, WorkArgs) or not args.job:
             return False
-        reply = origin.defer()
-        reply.release()
+        reply = origin.take_over()
         try:
             job = self._job_of(args)
         except AmnodeError as error:
@@ -201,7 +201,7 @@ class Dispatcher:
     def _begin(self, held: _Held) -> bool:
         """Begins a call, or fails it; False if it has to wait."""
         machine, server = self._machine, held.origin.connection
-        if self.work is not None or not (machine.is1(_READY) or machine.is1(_IDLE)):
+        if self.work is not None or not machine.has_active(self._free):
             return False
         if not (server.flushed or (held.job.idempotent and server.is_connected)):
             return False
@@ -234,4 +234,5 @@ class Dispatcher:
             task, context = going_on
             self._machine.own(_WORKING, task, context)
             work.start(task)
-        runner.prepare()
+        if runner.spare is None:
+            runner.prepare()

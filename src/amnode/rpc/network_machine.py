@@ -218,6 +218,12 @@ class NetworkMachine(MachineApi):
         result = self._calls.call(_ADD, self._indexes(states), args, upload)
         return RemoteCall(result, result_type)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone for good; `lost` says why."""
+        waits = self._made_waits
+        return waits is not None and waits.closed is not None
+
     def begin(self, state: int, args: Value, result: Settled) -> None:
         """Asks the source for a state, as `request` does; the answer settles `result`.
 

@@ -179,8 +179,9 @@ class RpcServer:
         connection = self._connection
         return (
             connection is not None
-            and self.is_open
-            and not self._session.queued
+            and self._shook_hands
+            and not self._ended
+            and self._session.nothing_queued
             and connection.flushed
         )
 
@@ -304,7 +305,8 @@ class RpcServer:
             self._wake()
         if self._reading_stopped and not session.choked:
             self._read_again()
-        self._service.look()
+        if self._service.waits:
+            self._service.look()
         return data
 
     def sink(self) -> memoryview | None:
@@ -328,9 +330,9 @@ class RpcServer:
 
     # -- for the host and for origins ------------------------------------------------------
 
-    def moved(self, states: Sequence[tuple[int, int]]) -> None:
-        """The source moved: pairs of a state's index and its tick."""
-        if self._session.mark(states) and self._connection is not None:
+    def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
+        """The source moved: the states that did, by index, and the ticks of all."""
+        if self._session.mark(changed, ticks) and self._connection is not None:
             self._connection.wake()
 
     @property
@@ -339,10 +341,10 @@ class RpcServer:
         return self._session.every
 
     def stepped(
-        self, states: Sequence[tuple[int, int]], type_: int, called: Sequence[int]
+        self, changed: Sequence[int], ticks: Sequence[int], type_: int, called: Sequence[int]
     ) -> None:
         """The source moved by one mutation."""
-        self._session.step(states, type_, called)
+        self._session.step(changed, ticks, type_, called)
         self._wake()
 
     def source_grew(self) -> None:

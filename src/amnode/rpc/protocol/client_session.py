@@ -252,7 +252,9 @@ class ClientSession(Session):
             self._ack()
 
     def _answer(self, message: wire.Answer) -> Events:
-        value = self._inbox.claim(message.value)
+        value = message.value
+        if len(value) == wire.REFERENCE_SIZE:
+            value = self._inbox.claim(value)
         memory = self.memory
         seq = message.seq
         if memory.answered(seq, len(value)):

@@ -19,7 +19,7 @@ after it. The replica's side (`Follower`) adds it up. Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from amnode.errors import ProtocolError
 from amnode.machine.clock import is_active_tick
@@ -82,19 +82,21 @@ class Leader:
         if self._selected is None:
             self._selected = dict.fromkeys(range(len(self._sent)))
 
-    def mark(self, moved: Iterable[tuple[int, int]]) -> bool:
-        """Notes states that moved in a transition which ended, with the ticks that they have.
+    def mark(self, changed: Iterable[int], ticks: Sequence[int] | Mapping[int, int]) -> bool:
+        """Notes states that moved in a transition which ended.
+
+        Args:
+            changed: their indexes.
+            ticks: by index.
 
         Returns:
             Whether any of them is subscribed.
         """
-        if self._selected is None:
-            self.moved.update(moved)
-        else:
-            for index, tick in moved:
-                if index in self._selected:
-                    self.moved[index] = tick
-        return bool(self.moved)
+        moved, selected = self.moved, self._selected
+        for index in changed:
+            if selected is None or index in selected:
+                moved[index] = ticks[index]
+        return bool(moved)
 
     def snapshot(self, ticks: Sequence[int], queue_tick: int, machine_tick: int) -> ClockData:
         """Everything, as it is now; later differences start from here."""
