@@ -18,8 +18,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from amnode import Event, State, Worker, WorkerOptions, WorkerStates, job
-from amnode.node.args import SendPayloadArgs
+from amnode import (
+    Event,
+    SendPayloadArgs,
+    State,
+    Worker,
+    WorkerOptions,
+    WorkerStates,
+    job,
+)
 from tests.promises.workers import written_to
 
 

@@ -51,6 +51,7 @@ KINDS = {
         node/  job_thread launching lease_watch leased listing loop_host operating peers
         node/  pending_call reporting runner submitted supervisor timers transition_log work
         node/  worker worker_link
+        node/  progress_bar
         testing/  __main__ batch deployment host injector loop network rest sim_client
         testing/  sim_worker simulation
         __main__.py

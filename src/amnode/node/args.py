@@ -8,6 +8,8 @@ beside the worker's machine id.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from amnode.node.progress import Progress
@@ -262,10 +264,16 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
 
 
 class SendPayloadArgs(Wire, frozen=True, kw_only=True):
-    """`ClientSendPayload`, `SuperSendPayload`: named data for one peer."""
+    """`ClientSendPayload`, `SuperSendPayload`: named data for one peer.
+
+    Attributes:
+        name: what it is; `ServerPayload` of the peer carries it.
+        data: anything that msgspec encodes.
+        to: of several peers, which one.
+    """
 
     name: str
-    data: Wire
+    data: Any
     to: str = ""
 
 

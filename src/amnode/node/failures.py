@@ -77,6 +77,11 @@ def checked(cls_name: str, classes: Iterable[Any]) -> dict[str, type[Exception]]
                 f"{cls_name}.exceptions has {kind.__name__}, an error of amnode: one that a "
                 "job raises must not pass for ours. Derive yours from Exception."
             )
+        if issubclass(kind, _NOT_FOR_OTHERS):
+            raise OptionError(
+                f"{cls_name}.exceptions has {kind.__name__}, which means something else where "
+                "it is raised: the end of an iteration."
+            )
         if found.setdefault(kind.__qualname__, kind) is not kind:
             raise OptionError(
                 f"{cls_name}.exceptions has two classes named {kind.__qualname__}; rename one."

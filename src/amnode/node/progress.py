@@ -27,8 +27,8 @@ class Progress(msgspec.Struct, frozen=True):
         note: what it is at, or "".
     """
 
-    done: float
-    total: float | None = None
+    done: int | float
+    total: int | float | None = None
     note: str = ""
 
     @property

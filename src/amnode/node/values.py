@@ -157,8 +157,10 @@ class Codec:
         return msgspec.msgpack.Decoder(whole, ext_hook=ext_hook, dec_hook=_from_data)
 
     def _is_large(self, values: Sequence[Any]) -> bool:
+        """Whether a value is to be looked at: large, or a view of who knows what."""
         for value, place in zip(values, self._places, strict=True):
-            if place and type(value) in _SIZED and memoryview(value).nbytes >= LARGE:
+            kind: Any = type(value)
+            if place and kind in _SIZED and (kind is memoryview or len(value) >= LARGE):
                 return True
         return False
 

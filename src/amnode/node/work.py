@@ -136,7 +136,7 @@ class Work:
         self._loop = asyncio.get_running_loop()
         #: What it said last and nobody was told of, and whether that is about to be.
         self._progress: Progress | None = None
-        self._telling = False
+        self._telling = self._timed = False
         self._told_at = -PROGRESS_PAUSE
         reply.on_cancel(self.cancel)
 
@@ -235,6 +235,7 @@ class Work:
         if left <= 0:
             self._tell()
         else:
+            self._timed = True
             self._driver.timers.set((self, "progress"), left, self._tell)
 
     def _tell(self) -> None:
@@ -279,7 +280,7 @@ class Work:
         """Nothing is to come for it any more."""
         if self.task is not None:
             self._driver.timers.clear(self)
-        if self._telling:
+        if self._timed:
             self._driver.timers.clear((self, "progress"))
         if self._disarm is not None:
             self._disarm()
