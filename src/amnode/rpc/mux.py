@@ -419,7 +419,8 @@ class _Feed:
     def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
         """See `amnode.machine.tracing.Follower`."""
         for server in self._servers:
-            server.moved(changed, ticks)
+            if server.session_now.mark(changed, ticks):
+                server.wake()
 
     def schema_changed(self, machine: Machine) -> None:
         """See `amnode.machine.tracing.Follower`."""

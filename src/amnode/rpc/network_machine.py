@@ -369,7 +369,7 @@ class NetworkMachine(MachineApi):
 
     def load(self, pairs: Sequence[int]) -> None:
         """Takes over the first snapshot, before anybody looks."""
-        self._move(pairs)
+        self._clock.advance_all(pairs)
 
     def reload(
         self,
@@ -397,7 +397,7 @@ class NetworkMachine(MachineApi):
             self.advance(flat)
             return
         self.source_id, self.incarnation = source_id, incarnation
-        changed = self._move(flat)
+        changed = self._clock.advance_all(flat)
         self._waits.restart(ConnectionLost("The source was restarted: its clocks begin anew."))
         self._waits.changed(changed)
         for follower in self._followers:
@@ -415,7 +415,7 @@ class NetworkMachine(MachineApi):
             self._clock.advance(pairs[0], pairs[1])
             changed = (pairs[0],)
         else:
-            changed = self._move(pairs)
+            changed = self._clock.advance_all(pairs)
         waits = self._made_waits
         if waits is not None:
             waits.expire(changed)
@@ -435,9 +435,6 @@ class NetworkMachine(MachineApi):
             self._waits.close(error)
             for follower in self._followers:
                 follower.source_lost(error)
-
-    def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
-        return self._clock.advance_all(pairs)
 
 
 class SelectedMachine(NetworkMachine):

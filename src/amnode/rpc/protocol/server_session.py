@@ -106,6 +106,8 @@ class ServerSession(Session):
     ) -> None:
         super().__init__(Phase.HELLO, options)
         self._most_urgent = options.outgoing_limit
+        #: Bytes of a value that surely has a place in its frame.
+        self._small = min(options.chunk, options.body_limit)
         self._source = source
         self._factors = factors
         self._handshake = handshake
@@ -154,7 +156,14 @@ class ServerSession(Session):
 
     def mark(self, changed: Sequence[int], ticks: Sequence[int]) -> bool:
         """The source moved; see `Leader.mark`. True if there is something to send now."""
-        return self._open and self._leader.mark(changed, ticks) and not self.held
+        if not self._open:
+            return False
+        leader = self._leader
+        moved, selected = leader.moved, leader.selected
+        for index in changed:
+            if selected is None or index in selected:
+                moved[index] = ticks[index]
+        return bool(moved) and not self.held
 
     def step(
         self, changed: Sequence[int], ticks: Sequence[int], type_: int, called: Sequence[int]
@@ -210,11 +219,9 @@ class ServerSession(Session):
             False if that cannot be done: the value is not small, or something goes before it.
         """
         outbox, memory = self._outbox, self.memory
-        if not (self._open and outbox.passes(value, seq)):
+        if not self._open or outbox.later or len(value) > self._small:
             return False
         if self._doubtful or memory.uploads or seq > self._asked_here:
-            return False
-        if len(value) > self._options.body_limit:
             return False
         if memory.answering.answer(seq, Outcome.EXECUTED, value):
             difference = self._leader.difference(self._source.queue_tick)

@@ -51,10 +51,10 @@ class Leader:
         "_checksum",
         "_factors",
         "_queue_tick",
-        "_selected",
         "_sent",
         "_shallow",
         "moved",
+        "selected",
     )
 
     def __init__(
@@ -65,7 +65,7 @@ class Leader:
     ) -> None:
         self._factors = factors
         self._shallow = shallow
-        self._selected = None if selected is None else dict.fromkeys(selected)
+        self.selected = None if selected is None else dict.fromkeys(selected)
         self._sent: list[int] = [0] * len(factors)
         #: The subscribed states that moved since the last update, with their ticks.
         self.moved: dict[int, int] = {}
@@ -79,8 +79,8 @@ class Leader:
 
     def confine(self) -> None:
         """The source's schema has grown: the peer goes on with the states that it knows."""
-        if self._selected is None:
-            self._selected = dict.fromkeys(range(len(self._sent)))
+        if self.selected is None:
+            self.selected = dict.fromkeys(range(len(self._sent)))
 
     def mark(self, changed: Iterable[int], ticks: Sequence[int] | Mapping[int, int]) -> bool:
         """Notes states that moved in a transition which ended.
@@ -92,7 +92,7 @@ class Leader:
         Returns:
             Whether any of them is subscribed.
         """
-        moved, selected = self.moved, self._selected
+        moved, selected = self.moved, self.selected
         for index in changed:
             if selected is None or index in selected:
                 moved[index] = ticks[index]
@@ -100,7 +100,7 @@ class Leader:
 
     def snapshot(self, ticks: Sequence[int], queue_tick: int, machine_tick: int) -> ClockData:
         """Everything, as it is now; later differences start from here."""
-        indexes = range(len(ticks)) if self._selected is None else self._selected
+        indexes = range(len(ticks)) if self.selected is None else self.selected
         total = queue_tick + machine_tick
         sent = self._sent
         for index in indexes:
