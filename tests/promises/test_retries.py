@@ -104,7 +104,8 @@ async def test_a_release_ends_the_retry() -> None:
             await worker.call(Jobs.pid)
 
 
-async def test_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+async def test_cancelled_at_each_of_its_awaits(late: bool, tmp_path: Path) -> None:
     async with pool(2, kind=Jobs) as supervisor, client_of(supervisor, kind=Jobs) as client:
         step = 0
         while True:
@@ -118,7 +119,7 @@ async def test_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:
                             Jobs.die_first, str(tries), 1
                         ),
                         step,
-                        late=False,
+                        late=late,
                     )
                 except EndOfSteps as end:
                     assert end.args[0][0] == 2
