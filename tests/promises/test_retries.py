@@ -27,6 +27,7 @@ async def test_it_runs_again_on_another_worker_which_the_lease_goes_on_with(
             assert worker.id != before[0]
             assert worker.machine is not before[2]
             assert await worker.call(Jobs.pid) == pid
+            assert [*client._held.values()] == [worker]
             assert worker.machine.tick("Leased") == worker.epoch
             assert (await supervisor.row(worker.id)).pid == pid
         await supervisor.all_idle(2)  # so the new one was released
@@ -79,6 +80,17 @@ async def test_no_worker_in_time_is_said_with_what_the_old_one_died_of() -> None
         with pytest.raises(LeaseTimeoutError) as caught:
             await worker.options(retry=1).call(Jobs.always_dies)
         assert isinstance(caught.value.__cause__, WorkerError)
+
+
+async def test_a_release_gives_the_new_worker_back_too() -> None:
+    async with pool(kind=Jobs) as supervisor, client_of(supervisor, kind=Jobs) as client:
+        worker = await client.req_worker()
+        call = asyncio.create_task(worker.options(retry=1).call(Jobs.always_dies))
+        await client.machine.when1("WorkerRequested")
+        await worker.release()
+        with pytest.raises(LeaseLost, match="released"):
+            await call
+        await supervisor.all_idle(1)
 
 
 async def test_a_release_ends_the_retry() -> None:

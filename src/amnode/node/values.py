@@ -160,7 +160,7 @@ class Codec:
         """Whether a value is to be looked at: large, or a view of who knows what."""
         for index in self._may_be_large:
             value = values[index]
-            kind: object = type(value)
+            kind = type(cast("object", value))
             if kind in _SIZED and (len(value) >= LARGE or kind is memoryview):
                 return True
         return False
