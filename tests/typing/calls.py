@@ -119,17 +119,17 @@ async def arguments(client: Client) -> None:
         worker.stream(Squares.points, "3")  # pyright: ignore[reportArgumentType]
         worker.stream(Squares.square, 3)  # pyright: ignore[reportArgumentType, reportCallIssue]
         calls = worker.options(deadline=2.0)
-        await calls.call(Squares.square, "7")  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
+        await calls.call(Squares.square, "7")  # pyright: ignore[reportArgumentType]
         await calls.call(Squares.square, 1, 2)  # pyright: ignore[reportCallIssue]
 
 
 class Wrong(Worker):
     """What is no job."""
 
-    @job  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
+    @job  # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
     def plain(self) -> int:
         return 1
 
-    @job(idempotent=True)  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
+    @job(idempotent=True)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUntypedFunctionDecorator]
     def plain_again(self) -> int:
         return 1
