@@ -224,7 +224,7 @@ class LeasedWorker:
             LeaseLost: the lease is over.
             DeliveryError: the arguments or the result are over 1 GiB.
         """
-        return await self.call_with(self._options, job, args, kwargs)
+        return await self.begin(self._options, job, args, kwargs)  # which are no retries
 
     async def call_with(
         self,

@@ -830,7 +830,7 @@ class Worker:
 
     def _job_of(self, args: WorkArgs) -> Job[..., Any]:
         """The job that a call wants, if its lease still holds."""
-        if not self.lease.allows(args.epoch):
+        if not self._lease.allows(args.epoch):
             raise self._lease_lost(args.epoch)
         if self._machine.has_active(self._is_setting_up):
             raise RefusedError(f"Refused: {_SETTING_UP}.")

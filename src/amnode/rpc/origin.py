@@ -61,7 +61,7 @@ class Origin:
         """The same for who makes the mutation himself (`Taker`): the answer need not wait for
         it.
         """
-        deferred = self.defer()
+        deferred = self._deferred = Deferred(self._service, self._seq)
         deferred.released = True
         return deferred
 
