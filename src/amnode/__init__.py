@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
+    from amnode.rpc.tls_files import TlsFiles
     from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
@@ -189,6 +190,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
+    "amnode.rpc.tls_files": ("TlsFiles",),
     "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -273,6 +275,7 @@ __all__ = [
     "SyncCall",
     "SyncMap",
     "SyncPool",
+    "TlsFiles",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",

@@ -258,6 +258,20 @@ class SupervisorOptions(LeaseTerms, frozen=True, kw_only=True):
     leak_after: Annotated[
         float | None, seconds(least=0.01, why="a lease this long is reported, once; off")
     ] = None
+    story: Annotated[
+        int | None,
+        count(
+            least=1,
+            why="what the supervisor did can be told: so many transitions are kept, each of "
+            "which takes longer for it; off",
+        ),
+    ] = None
+    crashes_kept: Annotated[
+        int, count(least=0, why="reports of so many crashes are kept, in a state directory too")
+    ] = 20
+    outputs_kept: Annotated[
+        int, count(least=0, why="the output of so many workers is kept after their end")
+    ] = 10
     adopt_wait: Annotated[
         float,
         seconds(
@@ -351,6 +365,14 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     release_timeout: Annotated[
         float, seconds(least=0.01, why="a cancelled job, and the hook after a lease, end in it")
     ] = 5.0
+    story: Annotated[
+        int | None,
+        count(
+            least=1,
+            why="what the worker did can be told: so many transitions are kept, which a call "
+            "takes a third longer for; off",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         _verify(self)
