@@ -71,18 +71,24 @@ if TYPE_CHECKING:
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
     from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -92,6 +98,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
+    from amnode.rpc.tls_files import TlsFiles
     from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
@@ -155,6 +162,7 @@ _HOME = {
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
@@ -167,7 +175,12 @@ _HOME = {
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -177,6 +190,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
+    "amnode.rpc.tls_files": ("TlsFiles",),
     "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -196,6 +210,7 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
     "Exposure",
@@ -227,8 +242,11 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
     "PoolError",
+    "PoolMap",
     "PoolSize",
+    "PoolStream",
     "Progress",
     "PromiseBroken",
     "ProtocolError",
@@ -254,6 +272,10 @@ __all__ = [
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
+    "TlsFiles",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",

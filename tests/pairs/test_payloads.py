@@ -76,6 +76,13 @@ def reading(client: RpcClient) -> Any:
     return link.connection
 
 
+async def test_a_delivery_ends_although_its_acknowledgement_may_wait(tcp: House) -> None:
+    mux = await tcp.mux()
+    await tcp.connect(options=RpcOptions(ack_delay=0.01))
+    (server,) = mux.servers.values()
+    await server.deliver("p", b"data")
+
+
 # -- any size ------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn, Protocol
@@ -43,6 +44,10 @@ class Files(Protocol):
         """Writes one file whole, for its owner alone; raises OSError."""
         ...
 
+    def rename(self, path: str, new: str) -> None:
+        """Gives one file another name, if it is there."""
+        ...
+
     def remove_abandoned(self, path: str, own: str) -> bool:
         """Removes a directory that nobody else will; returns whether it is gone."""
         ...
@@ -68,6 +73,11 @@ class RealFiles:
     def write(self, path: str, data: bytes) -> None:
         """See `Files`."""
         private_directory.write(path, data)
+
+    def rename(self, path: str, new: str) -> None:
+        """See `Files`."""
+        with suppress(FileNotFoundError):
+            os.replace(path, new)
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
@@ -133,12 +143,14 @@ class Outside(msgspec.Struct, frozen=True):
         entropy: fresh random bytes, as `os.urandom` makes them.
         files: private directories.
         memory: bytes of memory that the process has.
+        wall: seconds since 1970 (UTC), to be shown to people; nothing is decided by it.
     """
 
     transport: Transport = STREAMS
     entropy: Callable[[int], bytes] = os.urandom
     files: Files = RealFiles()
     memory: Callable[[], int] = resident
+    wall: Callable[[], float] = time.time
 
     def draw(self) -> float:
         """A random number from 0 to 1, 1 excluded."""

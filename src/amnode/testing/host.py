@@ -215,6 +215,7 @@ class SimHost:
             entropy=Random(f"{self._seed}/{process.name}").randbytes,
             files=self._files,
             memory=lambda: _MEMORY,
+            wall=self.loop.time,
         )
 
     def signal(self, process: SimProcess, name: str) -> bool:
@@ -297,6 +298,9 @@ class SimFiles:
         """See `Files`; there is nothing to remove."""
 
     def write(self, path: str, data: bytes) -> None:
+        """See `Files`; nobody reads it."""
+
+    def rename(self, path: str, new: str) -> None:
         """See `Files`; nobody reads it."""
 
     def remove_abandoned(self, path: str, own: str) -> bool:
