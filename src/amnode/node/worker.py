@@ -113,6 +113,7 @@ _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 _SETTING_UP = "the lease is being set up"
 
 S = WorkerStates
+_READY = S.WorkReady
 
 
 class Worker:
@@ -171,6 +172,11 @@ class Worker:
         self._kind = kind or kind_of(type(self))
         self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
+        # What every call asks for.
+        mask_of = self._machine.mask_of
+        self._is_working = mask_of((S.Working,))
+        self._is_progressing = mask_of((S.Progressing,))
+        self._is_setting_up = mask_of((S.LeaseSettingUp,))
         #: Whether the last job left an error that the next call clears.
         self._failed = False
         self._timers = Timers()
@@ -874,9 +880,9 @@ class Worker:
 
     def _job_of(self, args: WorkArgs) -> Job[..., Any]:
         """The job that a call wants, if its lease still holds."""
-        if not self.lease.allows(args.epoch):
+        if not self._lease.allows(args.epoch):
             raise self._lease_lost(args.epoch)
-        if self.machine.is1(S.LeaseSettingUp):
+        if self._machine.has_active(self._is_setting_up):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
         return self._job_named(args.job)
 
@@ -936,11 +942,11 @@ class Worker:
     def _work_ended(self, error: AmnodeError | None) -> None:
         self._jobs_done += 1
         self._note.end()
-        machine = self.machine
-        if machine.is1(S.Progressing):
+        machine = self._machine
+        if machine.has_active(self._is_progressing):
             machine.remove1(S.Progressing)
-        if machine.is1(S.Working):
-            machine.add1(S.WorkReady)
+        if machine.has_active(self._is_working):
+            machine.add1(_READY)
         if error is not None and not isinstance(error, JobCancelled):
             self._failed = True
             timeout = isinstance(error, JobTimeoutError)
