@@ -14,9 +14,11 @@ import asyncio
 import gc
 import os
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     leaks.set_cookie()
+    # A process that belongs to this one, and that some tests would be the first to need.
+    resource_tracker.ensure_running()
     # The first loop opens what belongs to the process, such as libuv's signal pipe.
     for new_loop in (_loop_factory()[1], asyncio.new_event_loop):
         new_loop().close()
@@ -140,9 +144,19 @@ def _has_pidfd() -> bool:
     return True
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 _PLATFORM: dict[str, Callable[[], bool]] = {
     "pidfd": _has_pidfd,
     "proc": Path("/proc/self/environ").exists,
+    "IPv6 on loopback": _has_ipv6,
 }
 _LACKS = pytest.StashKey[bool]()
 

@@ -65,24 +65,32 @@ if TYPE_CHECKING:
     from amnode.machine.transition import Event
     from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
+    from amnode.node.executor import PoolExecutor
+    from amnode.node.executor_errors import CallLostError, ExecutorBrokenError
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.job_stream import JobStream
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
     from amnode.node.progress import Progress
     from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
     from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -92,6 +100,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
+    from amnode.rpc.tls_files import TlsFiles
     from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
@@ -155,10 +164,13 @@ _HOME = {
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
     ),
+    "amnode.node.executor": ("PoolExecutor",),
+    "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
     "amnode.node.progress_bar": ("progress_bar",),
@@ -167,7 +179,12 @@ _HOME = {
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -177,6 +194,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
+    "amnode.rpc.tls_files": ("TlsFiles",),
     "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -187,6 +205,7 @@ __all__ = [
     "AmnodeError",
     "AuthError",
     "BindingError",
+    "CallLostError",
     "Cause",
     "Client",
     "ClientOptions",
@@ -196,8 +215,10 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
+    "ExecutorBrokenError",
     "Exposure",
     "Group",
     "HandlerTimeoutError",
@@ -227,8 +248,12 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
     "PoolError",
+    "PoolExecutor",
+    "PoolMap",
     "PoolSize",
+    "PoolStream",
     "Progress",
     "PromiseBroken",
     "ProtocolError",
@@ -254,6 +279,10 @@ __all__ = [
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
+    "TlsFiles",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.progress import Progress
 
 
@@ -70,6 +71,33 @@ class SetPoolArgs(Wire, frozen=True, kw_only=True):
     max: int
     warm: int
     max_per_client: int = 0
+
+
+class InspectArgs(Wire, frozen=True, kw_only=True):
+    """`Inspect`, of a supervisor or a worker: what its machine did, as a stream.
+
+    `follow`: it goes on with what happens from now on.
+    """
+
+    follow: bool = False
+
+
+class ReachWorkerArgs(Wire, frozen=True, kw_only=True):
+    """`ReachWorker`: where an operator, by the id of its next connection, finds a worker."""
+
+    worker_id: str
+    operator_id: str
+
+
+class WorkerReached(Wire, frozen=True, kw_only=True):
+    """The answer: the secret opens that address for that operator, once."""
+
+    worker_id: str
+    address: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"WorkerReached({self.worker_id}, {self.address})"
 
 
 # -- supervisor to client (payloads) -----------------------------------------------------
@@ -158,6 +186,17 @@ class ServeClientArgs(Wire, frozen=True, kw_only=True):
         return f"ServeClientArgs({self.client_id}, tick={self.expected_tick})"
 
 
+class ServeOperatorArgs(Wire, frozen=True, kw_only=True):
+    """`ServeOperator`: let this operator in, once, within a time; answered with the address."""
+
+    operator_id: str
+    secret: bytes
+    delivery_timeout: float
+
+    def __repr__(self) -> str:
+        return f"ServeOperatorArgs({self.operator_id})"
+
+
 class RetireArgs(Wire, frozen=True, kw_only=True):
     """Removal of `Start`: refused while leased, unless forced with a reason."""
 
@@ -243,6 +282,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
     `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
     waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
+    `door`: where and how its client comes in.
     """
 
     target: str
@@ -255,6 +295,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     directory: str
     adopt_wait: float = 0.0
     keep: bool = False
+    door: ClientDoor = DEFAULT_DOOR
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"

@@ -108,6 +108,23 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
                 "harmless: declare it with @job(idempotent=True), or leave retry out."
             )
 
+    def check_stream(self, job: StreamJob[..., Any]) -> None:
+        """Whether a job may be streamed so.
+
+        Raises:
+            OptionError: it is no job that gives items, or `retry` was asked for.
+        """
+        if self.retry:
+            raise OptionError(
+                f"retry={self.retry}: a stream is not made again, for some of its items may "
+                "have been read; leave retry out."
+            )
+        self.check(job)
+        if not job.streams:
+            raise OptionError(
+                f"Job {job.name} gives a result, not items; ask for it with `call`."
+            )
+
 
 class LeasedWorker:
     """A worker that one client has to itself until it releases it.
@@ -319,16 +336,7 @@ class LeasedWorker:
         kwargs: dict[str, Any],
     ) -> JobStream[R]:
         """Makes one stream; what `stream` and `Calls.stream` share."""
-        if options.retry:
-            raise OptionError(
-                f"retry={options.retry}: a stream is not made again, for some of its items may "
-                "have been read; leave retry out."
-            )
-        options.check(job)
-        if not job.streams:
-            raise OptionError(
-                f"Job {job.name} gives a result, not items; ask for it with `call`."
-            )
+        options.check_stream(job)
         packed = job.encode(args, kwargs)
 
         def begin() -> StreamCall:
@@ -444,6 +452,7 @@ class LeasedWorker:
             self.machine.take_back(call)
         elif call in self._waiting:
             self._waiting.remove(call)
+            call.tell_over()
 
     def call_lost(self, call: PendingCall[Any] | StreamCall, error: ConnectionLost) -> None:
         """See `Caller`: it fails when it is known why (rule 2)."""

@@ -6,7 +6,7 @@ It is a future: to be awaited, asked, or called back from. Cancelling it tells t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -61,6 +61,8 @@ class PendingCall(asyncio.Future[R]):
         work: what is sent.
         buffers: what goes with it.
         seq: the number of its mutation; 0 while it was not sent.
+        on_over: called once with the call, in the turn in which the worker has nothing more to
+            do with it and it is done; for one that was cancelled, that is after it is done.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class PendingCall(asyncio.Future[R]):
         self.work = work
         self.buffers = buffers
         self.seq = 0
+        self.on_over: Callable[[PendingCall[R]], None] | None = None
         self._caller = caller
 
     def cancel(self, msg: Any = None) -> bool:
@@ -90,9 +93,13 @@ class PendingCall(asyncio.Future[R]):
         self._caller.call_over(self)
         if isinstance(error, ConnectionLost):
             self._caller.call_lost(self, error)
-        elif self.done():
-            return
-        elif outcome is _EXECUTED:
+        elif not self.done():
+            self._take(outcome, value, error)
+        if self.on_over is not None and self.done():
+            self.tell_over()
+
+    def _take(self, outcome: Outcome, value: msgspec.Raw, error: Exception | None) -> None:
+        if outcome is _EXECUTED:
             try:
                 self.set_result(self.job.decode_answer(value))
             except AmnodeError as unfit:
@@ -108,3 +115,10 @@ class PendingCall(asyncio.Future[R]):
         """Ends it with an error, if it has not ended."""
         if not self.done():
             self.set_exception(error)
+        self.tell_over()
+
+    def tell_over(self) -> None:
+        """The worker has nothing more to do with it."""
+        on_over, self.on_over = self.on_over, None
+        if on_over is not None:
+            on_over(self)

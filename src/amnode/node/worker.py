@@ -60,11 +60,13 @@ from amnode.node.args import (
     RetireArgs,
     SendPayloadArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     StartArgs,
     WorkArgs,
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.failures import checked as checked_exceptions
@@ -72,7 +74,9 @@ from amnode.node.failures import known_of
 from amnode.node.job_thread import JobThread
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
+from amnode.node.operators import Operators
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
@@ -89,6 +93,7 @@ from amnode.rpc.options import ONE_CONNECTION, RpcOptions
 from amnode.rpc.origin import Deferred, Origin
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
+from amnode.rpc.transport.with_files import transport_of
 
 logger = logging.getLogger("amnode.node")
 
@@ -96,7 +101,8 @@ logger = logging.getLogger("amnode.node")
 _PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
 _HOOKS = ("on_start", "on_lease", "on_release", "on_stop")
-_TO_EXTEND = ("kind", "schema", "preload", "exposure", "exceptions", "work_args", *_HOOKS)
+_ATTRIBUTES = ("kind", "schema", "preload", "exposure", "exceptions", "work_args")
+_TO_EXTEND = (*_ATTRIBUTES, "in_main_thread", *_HOOKS)
 
 #: What a kind may be called.
 _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
@@ -158,9 +164,10 @@ class Worker:
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
         self.boot_rpc: RpcClient | None = None
+        self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
         #: Whether the last job left an error that the next call clears.
         self._failed = False
@@ -190,6 +197,7 @@ class Worker:
         self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
+        self._door = DEFAULT_DOOR
         self._keep = False
         self._owner = Owner()
         self._orphan_ttl = self.opts.orphan_ttl
@@ -247,7 +255,9 @@ class Worker:
     @property
     def public_addr(self) -> str:
         """Where its client connects; "" until it listens."""
-        return self.public_rpc.address if self.public_rpc is not None else ""
+        if self.public_rpc is None:
+            return ""
+        return self._door.told(self.public_rpc.address)
 
     @property
     def lease(self) -> WorkerLease:
@@ -280,6 +290,13 @@ class Worker:
 
         A class that defines it says that its workers can serve the next client whatever the
         last one did. It may take as long as the option `release_timeout`.
+        """
+
+    def in_main_thread(self) -> None:
+        """Called in the main thread of its process, where the class defines it.
+
+        The worker itself then lives in another thread: its loop, its states and its async jobs.
+        The two meet by `loop.call_soon_threadsafe` and queues.
         """
 
     # -- from outside ----------------------------------------------------------------------
@@ -329,7 +346,7 @@ class Worker:
         if self._ended is not None:
             self._ended.cancel()
         self._disarm()
-        for mux in (self.public_rpc, self.local_rpc):
+        for mux in (self.public_rpc, self.local_rpc, self._operators):
             if mux is not None:
                 mux.abort()
 
@@ -384,6 +401,14 @@ class Worker:
         machine = self.machine
         self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
+        self._operators = Operators(
+            machine,
+            f"unix:{base}.o",
+            name=self.name,
+            exposure=self.exposure,
+            story=self.opts.story,
+            outside=self._outside,
+        )
         self.local_rpc = Mux(
             machine,
             f"unix:{base}.l",
@@ -398,9 +423,28 @@ class Worker:
             entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
-        self.public_rpc = Mux(
-            machine,
-            f"unix:{base}.p",
+        try:
+            await self.local_rpc.start()
+            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
+            self.public_rpc = self._public_mux(boot.door, f"unix:{base}.p")
+            await self._open_public(self.public_rpc)
+            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_addr))
+            await self._call_back(boot)
+        except AmnodeError as error:
+            # Without its servers or its bootstrap nobody can ever find this worker.
+            machine.add_err_state(S.ErrSupervisor, error)
+            self._end_unsupervised(f"it cannot be supervised: {error}")
+
+    def _public_mux(self, door: ClientDoor, otherwise: str) -> Mux:
+        """The server for the client; of a network, with what TLS shows.
+
+        Raises:
+            OptionError: what TLS needs cannot be read.
+        """
+        self._door = door
+        return Mux(
+            self.machine,
+            door.address or otherwise,
             name=f"{self.name}-public",
             exposure=self.exposure(),
             takers={S.WorkRequested: self._calls.take},
@@ -410,20 +454,12 @@ class Worker:
             on_cut=self._client_left,
             on_resumed=self._client_back,
             on_disconnected=self._client_left,
-            transport=self._outside.transport,
+            transport=transport_of(
+                self._outside.transport, door.tls, allow_plaintext=door.allow_plaintext
+            ),
             entropy=self._outside.entropy,
             options=_PUBLIC,
         )
-        try:
-            await self.local_rpc.start()
-            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
-            await self._open_public(self.public_rpc)
-            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_rpc.address))
-            await self._call_back(boot)
-        except AmnodeError as error:
-            # Without its servers or its bootstrap nobody can ever find this worker.
-            machine.add_err_state(S.ErrSupervisor, error)
-            self._end_unsupervised(f"it cannot be supervised: {error}")
 
     async def _open_public(self, mux: Mux) -> None:
         try:
@@ -449,7 +485,7 @@ class Worker:
             address = NodeRpcArgs(
                 id=self.machine.id,
                 local_addr=self.local_rpc.address,
-                public_addr=self.public_rpc.address,
+                public_addr=self.public_addr,
             )
             if not await client.source.add1(BootstrapStates.WorkerAddr, address):
                 raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")
@@ -470,6 +506,8 @@ class Worker:
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
+        if self._operators is not None:
+            await self._operators.close()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
             self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
@@ -592,6 +630,10 @@ class Worker:
             return  # the end of the lease asks again
         self._end_unsupervised("no supervisor came for it")
 
+    def _tell_while_running(self) -> None:
+        if self.machine.is1(S.Start):
+            self._tell()
+
     def _tell(self) -> None:
         self.machine.add1(
             S.SuperSendPayload, SendPayloadArgs(name="WorkerInfo", data=self.info())
@@ -682,7 +724,8 @@ class Worker:
     def _admit(self, server: RpcServer) -> str | None:
         if self.lease.opened(server.client_id):
             self._arm()
-            self._tell()
+            # The client waits for its answer; the supervisor does not.
+            asyncio.get_running_loop().call_soon(self._tell_while_running)
             return None
         return "the lease secret was used, or its lease is over"
 
@@ -828,13 +871,20 @@ class Worker:
             raise self._lease_lost(args.epoch)
         if self.machine.is1(S.LeaseSettingUp):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
-        job = self._jobs.get(args.job)
-        if job is None:
-            known = ", ".join(self._jobs) or "none"
-            raise JobUnknownError(
-                f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-            )
-        return job
+        return self._job_named(args.job)
+
+    def chunk_of(self, name: str, calls: int) -> tuple[Job[..., Any], Driver]:
+        """See `chunks.Host`; the chunk itself counts as one."""
+        found = self._job_named(name)
+        self._jobs_done += calls - 1
+        return found, self._driver
+
+    def _job_named(self, name: str) -> Job[..., Any]:
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
 
     def _lease_lost(self, epoch: int) -> LeaseLost:
         why = self._ending() or f"epoch {self.lease.epoch} holds now"
@@ -940,6 +990,7 @@ _LOCAL = Exposure(
         S.ServeClient: ServeClientArgs,
         S.Releasing: ReleasingArgs,
         S.Healthcheck: None,
+        S.ServeOperator: ServeOperatorArgs,
     },
     removable={S.Start: RetireArgs},
 )
@@ -977,6 +1028,10 @@ def main(payload: bytes) -> int:
 
 
 def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
+    if getattr(cls, "in_main_thread", Worker.in_main_thread) is not Worker.in_main_thread:
+        from amnode.node.driver_thread import run_beside  # few workers have it
+
+        run_beside(cls, boot)
     try:
         import uvloop
     except ImportError:

@@ -67,7 +67,7 @@ class RemoteResult:
         self._value = NIL
         self._error: Exception | None = None
         #: None while nobody waits, as for most that are sent together.
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: list[asyncio.Future[None] | _Then] | None = None
 
     @property
     def done(self) -> bool:
@@ -113,6 +113,19 @@ class RemoteResult:
     def __repr__(self) -> str:
         return f"<RemoteResult {self.seq} {self._outcome.name if self._outcome else 'open'}>"
 
+    def then(self, callback: Callable[[RemoteResult], None]) -> None:
+        """Calls back with this once it is done; for who has no task to wait in.
+
+        Args:
+            callback: called as soon as the answer is here, at once if it is; must not raise.
+        """
+        if self._outcome is not None:
+            callback(self)
+        elif self._waiters is None:
+            self._waiters = [_Then(self, callback)]
+        else:
+            self._waiters.append(_Then(self, callback))
+
     def _forget(self, waiter: asyncio.Future[None]) -> None:
         """A task that waited was cancelled; if it was the last, nobody waits any more."""
         if self._waiters and waiter in self._waiters:
@@ -130,6 +143,24 @@ class RemoteResult:
                 if not waiter.done():
                     waiter.set_result(None)
             self._waiters = None
+
+
+class _Then:
+    """Among those who wait for a result, one that is called back."""
+
+    __slots__ = ("_callback", "_result")
+
+    def __init__(self, result: RemoteResult, callback: Callable[[RemoteResult], None]) -> None:
+        self._result = result
+        self._callback = callback
+
+    def done(self) -> bool:
+        """Like a future that nobody has cancelled."""
+        return False
+
+    def set_result(self, _result: None) -> None:
+        """The answer is here."""
+        self._callback(self._result)
 
 
 class RemoteCall(Generic[T]):
@@ -326,11 +357,7 @@ class Conversation:
         elif outcome is Outcome.ERROR:
             self._settle(event.seq, outcome, NIL, wire.error_from_raw(event.value))
         else:
-            error = ConnectionLost(
-                "The connection was cut before the answer came, and the server does not "
-                "remember it: whether the mutation ran is unknown."
-            )
-            self._settle(event.seq, outcome, NIL, error)
+            self._settle(event.seq, outcome, NIL, _not_remembered(ran=event.value == wire.TRUE))
 
     def happened(self, event: Event) -> None:
         """Something about a stream."""
@@ -423,6 +450,15 @@ class Conversation:
     def _hurry(self) -> None:
         if self._connection is not None:
             self._connection.hurry()
+
+
+def _not_remembered(*, ran: bool) -> ConnectionLost:
+    known = "it has run, and its answer is lost" if ran else "whether it ran is unknown"
+    return ConnectionLost(
+        "The connection was cut before the answer to the mutation came, and the server does "
+        f"not remember that: {known}.",
+        outcome=Known.RUN if ran else Known.UNKNOWN,
+    )
 
 
 @lru_cache(maxsize=256)
