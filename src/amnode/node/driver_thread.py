@@ -31,15 +31,15 @@ from typing import Any, NoReturn
 
 from amnode.launch.entry import show_stacks
 from amnode.node.args import WorkerBoot
-from amnode.node.outside import end_process
+from amnode.node.outside import OwnProcess, end_process
 from amnode.node.worker import Worker
 
 #: The first descriptor that a program would hardly mean by its number.
 _HIGH = 64
 
 
-class Log:
-    """The output file of the process, as a `Host` of its worker (rule 3)."""
+class Log(OwnProcess):
+    """The process, with its output file in place of the standard error (rule 3)."""
 
     def __init__(self) -> None:
         try:
