@@ -19,6 +19,8 @@ from amnode.node.states import SupervisorStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.with_files import transport_of
 
 S = SupervisorStates
 T = TypeVar("T")
@@ -105,6 +107,7 @@ async def operator(where: Where) -> AsyncGenerator[Operator, None]:
         secret=place.secret,
         on_lost=lost,
         options=ONE_CONNECTION,
+        transport=transport_of(STREAMS, place.tls(where.authority)),
     )
     reached = Operator(place, rpc, where.timeout)
     try:

@@ -357,7 +357,7 @@ class ChildProcess(_Watched):
                 f"Cannot watch a process: {sys.platform} has waitid() only in newer Pythons. "
                 "Use Python 3.13."
             )
-        self._pidfd = _open_pidfd(self.pid) if use_pidfd else None
+        self._pidfd = open_pidfd(self.pid) if use_pidfd else None
         if self._pidfd is not None:
             self._loop.add_reader(self._pidfd, self._look)
             return
@@ -512,7 +512,7 @@ class ServedProcess(_Watched):
         """Asks again until whoever inherited it has reaped it."""
         assert self._pidfd is not None
         try:
-            found = _exit_of(self._pidfd)
+            found = exit_of(self._pidfd)
         except OSError:  # this kernel will never say
             found, until = None, 0.0
         if found is None and time.monotonic() < until:
@@ -598,7 +598,7 @@ def adopt(pid: int, start: float, output: Path, *, use_pidfd: bool = True) -> Ad
         use_pidfd: False looks for it from time to time even where there are pidfds.
     """
     file = OutputFile.found(output, OUTPUT_LIMIT)
-    pidfd = _open_pidfd(pid) if use_pidfd and start and pid > 0 else None
+    pidfd = open_pidfd(pid) if use_pidfd and start and pid > 0 else None
     if pidfd is None:
         return PolledProcess(pid, start, file)
     if started_at(pid) != start:
@@ -607,7 +607,7 @@ def adopt(pid: int, start: float, output: Path, *, use_pidfd: bool = True) -> Ad
     return ServedProcess(pid, pidfd, file, None)
 
 
-def _open_pidfd(pid: int) -> int | None:
+def open_pidfd(pid: int) -> int | None:
     """A descriptor of the process; None where the system has none or forbids it (rule 3), or
     where the process was reaped already, which the waiting thread then finds out (rule 4).
     """
@@ -646,7 +646,7 @@ def _record(pid: int, found: tuple[bool, int] | None, seen_at: float) -> ExitRec
     return ExitRecord(pid, status, "", known=True, seen_at=seen_at)
 
 
-def _exit_of(pidfd: int) -> tuple[bool, int] | None:
+def exit_of(pidfd: int) -> tuple[bool, int] | None:
     """How a process ended that others reaped; None if it was not yet.
 
     Raises:

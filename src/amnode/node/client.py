@@ -43,6 +43,7 @@ from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node.args import (
+    PROGRESS,
     CrashReport,
     Denied,
     Grant,
@@ -51,6 +52,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
+from amnode.node.failures import Known, known_of
 from amnode.node.lease_watch import LeaseWatch
 from amnode.node.leased import LeasedWorker
 from amnode.node.names import (
@@ -69,6 +71,7 @@ from amnode.node.policy.options import (
     checked_wait,
 )
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+from amnode.node.submitted import News
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
 from amnode.rpc.client import RpcClient
@@ -127,6 +130,7 @@ class Client:
         rpc_worker: the newest connection to a worker.
         leave_super: closes the supervisor connection once a worker is connected and nothing
             else is asked for; the lease lives on.
+        known: the exceptions that jobs of the worker class raise at their callers, by name.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_CLIENT`.
 
     Raises:
@@ -151,6 +155,8 @@ class Client:
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
+        self.known: Known = known_of(kind) if isinstance(kind, type) else {}
+        self._news = News()
         transport = transport_of(outside.transport, tls)
         self._outside = outside = msgspec.structs.replace(outside, transport=transport)
         self._instance = f"{id}.{outside.entropy(4).hex()}"
@@ -263,6 +269,11 @@ class Client:
                 f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s; the last "
                 f"error: {self.machine.err or 'none was tried'}"
             )
+        if self.rpc_super.source.is1(SupervisorStates.ErrPool):
+            return (
+                f"No worker of kind {self.kind} came in {wait:g} s: they fail to start, and "
+                "the pool waits before it tries again. Its log has their last words."
+            )
         return (
             f"No worker of kind {self.kind} came free in {wait:g} s. Wait longer, raise the "
             "pool's max, or the quota of a client."
@@ -311,6 +322,7 @@ class Client:
             secret=grant.secret,
             schema=self.schema,
             consumer=self.machine,
+            private={PROGRESS: self._news.heard},
             on_lost=partial(self._worker_lost, grant),
             transport=self._outside.transport,
             entropy=self._outside.entropy,
@@ -344,7 +356,12 @@ class Client:
         try:
             async with asyncio.timeout(self.opts.conn_timeout):
                 await rpc.start()
-        except (RpcError, SchemaError, OSError, TimeoutError) as error:
+            source = rpc.source
+            if source.is1(WorkerStates.LeaseSettingUp):  # the worker bounds it
+                await source.when_not1(WorkerStates.LeaseSettingUp)
+            if source.is1(WorkerStates.Releasing) or source.not1(WorkerStates.Leased):
+                raise LeaseError("The worker could not be set up for this lease.")
+        except (RpcError, LeaseError, SchemaError, OSError, TimeoutError) as error:
             return error
         return None
 
@@ -384,13 +401,35 @@ class Client:
         for old in self._mirrors:  # the newest worker is the one that the states show
             old.close()
         self._mirrors = [mirror]
-        worker = LeasedWorker(rpc, grant.worker_id, grant.epoch, self._release, self._why_lost)
+        worker = LeasedWorker(
+            rpc,
+            grant.worker_id,
+            grant.epoch,
+            self._release,
+            self._why_lost,
+            self._renew,
+            news=self._news,
+            known=self.known,
+        )
         self._held[grant.worker_id, grant.epoch] = worker
         self.rpc_worker = rpc
         self.machine.remove((S.ErrWorker, S.Exception))
         self._show()
         self._leave_super_if_told()
         return worker
+
+    async def _renew(self, worker: LeasedWorker) -> None:
+        """Has a lease whose worker is lost go on with another one."""
+        fresh = await self.req_worker()
+        lost, rpc = (worker.id, worker.epoch), worker.rpc
+        if worker.released:  # while this was asked for: nobody else will end it
+            await fresh.release()
+            return
+        self._held.pop(lost, None)
+        self._lease_over(*lost, rpc)
+        self._unsettle(rpc.stop())
+        worker.take_over(fresh)
+        self._held[worker.id, worker.epoch] = worker
 
     def _release(self, worker: LeasedWorker) -> asyncio.Future[None]:
         """Ends a lease; what it returns is done when the worker has ended it too."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -57,6 +58,10 @@ class Files(Protocol):
         """Writes one file whole, for its owner alone; raises OSError."""
         ...
 
+    def rename(self, path: str, new: str) -> None:
+        """Gives one file another name, if it is there."""
+        ...
+
     def remove_abandoned(self, path: str, own: str) -> bool:
         """Removes a directory that nobody else will; returns whether it is gone."""
         ...
@@ -78,6 +83,22 @@ class State(Protocol):
 
     def forget(self, worker_id: str) -> None:
         """There is no such worker any more."""
+        ...
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keeps a file of another kind."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Removes it, if it is there."""
+        ...
+
+    def kept(self, matches: Callable[[str], bool], most: int) -> list[tuple[str, bytes]]:
+        """The files whose names match, of at most so many bytes each."""
+        ...
+
+    def oldest_first(self, suffix: str) -> list[str]:
+        """The names of the files with a suffix, without it."""
         ...
 
     def close(self) -> None:
@@ -111,6 +132,11 @@ class RealFiles:
     def write(self, path: str, data: bytes) -> None:
         """See `Files`."""
         private_directory.write(path, data)
+
+    def rename(self, path: str, new: str) -> None:
+        """See `Files`."""
+        with suppress(FileNotFoundError):
+            os.replace(path, new)
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
@@ -167,6 +193,13 @@ class Host(Protocol):
         """Ends it at once, whatever is going on in it."""
         ...
 
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        """Ends it in so many seconds, even if its loop is blocked; what it returns stops that.
+
+        It exits with `EXIT_HARD_DEADLINE`, and `words` are the last line of its output.
+        """
+        ...
+
 
 class OwnProcess:
     """The process that runs this code."""
@@ -181,6 +214,13 @@ class OwnProcess:
         """Ends it with all that it started."""
         end_process(code)
 
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        """See `Host`."""
+        from amnode.node.hard_deadline import HARD_DEADLINE  # few need it
+
+        HARD_DEADLINE.set(seconds, words)
+        return HARD_DEADLINE.clear
+
 
 class Outside(msgspec.Struct, frozen=True):
     """What a driver touches.
@@ -190,6 +230,7 @@ class Outside(msgspec.Struct, frozen=True):
         entropy: fresh random bytes, as `os.urandom` makes them.
         files: private directories.
         memory: bytes of memory that the process has.
+        wall: seconds since 1970 (UTC), to be shown to people; nothing is decided by it.
         processes: those that somebody else started.
     """
 
@@ -197,6 +238,7 @@ class Outside(msgspec.Struct, frozen=True):
     entropy: Callable[[int], bytes] = os.urandom
     files: Files = RealFiles()
     memory: Callable[[], int] = resident
+    wall: Callable[[], float] = time.time
     processes: Processes = RealProcesses()
 
     def draw(self) -> float:

@@ -60,6 +60,7 @@ from amnode.node.args import (
 from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerState
+from amnode.node.looking import Looking
 from amnode.node.names import LOG_SUPERVISOR, client_name, is_peer
 from amnode.node.operator_args import Door, WorkerRow
 from amnode.node.outside import REAL, Outside
@@ -67,6 +68,7 @@ from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
+from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.door import addresses_of
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
@@ -142,6 +144,8 @@ class Supervisor:
             system cannot, or the imports start threads. "command" is always by command. A
             launcher of your own is yours to close.
         local_addr: where operators and peers connect; likewise.
+        operator_token: what operators must prove to have; fresh at each start by default, and
+            in any case in the file `operators.json` of the supervisor's directory.
         peers: local addresses of other supervisors of the same kind and token. A request that
             finds no worker here, and no room for one, is served by a peer that has one.
         state_dir: a directory that outlives the supervisor. One that is started again with it,
@@ -158,7 +162,7 @@ class Supervisor:
     Attributes:
         machine: the supervisor's states.
         token: for the clients; whoever has it can run code here.
-        operator_token: for operators, on the local server; fresh at each start.
+        operator_token: for operators, on the local server; whoever has it can stop the pool.
         public_mux: the listener for clients; `local_rpc` the one for operators.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_SUPERVISOR`.
 
@@ -166,6 +170,9 @@ class Supervisor:
         OptionError: an argument that cannot work, such as a class that no other process can
             import.
     """
+
+    #: Made at the start.
+    _launcher: Launcher | None = None
 
     def __init__(
         self,
@@ -180,6 +187,7 @@ class Supervisor:
         launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
         local_addr: str = "",
+        operator_token: bytes = b"",
         peers: Sequence[str] = (),
         tls: TlsFiles | None = None,
         advertise_host: str = "",
@@ -201,9 +209,9 @@ class Supervisor:
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
-        self.operator_token = outside.entropy(32)
+        self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
-        self._reporting = Reporting(self.machine, self, self._pid)
+        self._reporting = Reporting(self.machine, self, self._pid, outside.wall)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -212,20 +220,19 @@ class Supervisor:
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
-        self._launcher: Launcher | None = None
         self._core = self._make_core()
         self._peers = self._make_peers()
         self._state_dir = state_dir
         self._home: Home | None = None
-        self._stopping = False
+        self._stopping = self._busy = False
         self._links: dict[str, WorkerLink] = {}
+        self._looking = Looking(self.machine, self._links.get, self.opts.story)
         self._found: list[WorkerRecord] = []
         self._disowned: dict[str, Process] = {}
         self._inbox: deque[events.Event] = deque()
-        self._busy = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._ended: asyncio.Future[None] | None = None
 
     def _make_core(self) -> PoolCore:
@@ -279,6 +286,11 @@ class Supervisor:
         return self.local_rpc.address if self.local_rpc is not None else self._at.local
 
     @property
+    def directory(self) -> str:
+        """Its directory: sockets, output, `operators.json`; "" before the start."""
+        return str(self._home.path) if self._home is not None else ""
+
+    @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
         """The connections of clients, by client id."""
         return self.public_mux.servers if self.public_mux is not None else {}
@@ -299,8 +311,12 @@ class Supervisor:
         started = False
         try:
             self._home = Home(
-                self._state_dir, self._outside.entropy(8).hex(), self._outside.files
+                self._state_dir,
+                self._outside.entropy(8).hex(),
+                self._outside.files,
+                outputs_kept=self.opts.outputs_kept,
             )
+            self._reporting.start(self._home)
             self._found = self._home.found()
             self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
@@ -409,6 +425,18 @@ class Supervisor:
         """The pool in numbers, with one line on why it is not growing, if it is not."""
         return self._core.view(self._now())
 
+    @property
+    def crashes(self) -> list[CrashRecord]:
+        """The last crashes of workers, oldest first; `crashes_kept` of them."""
+        return self._reporting.crashes
+
+    def kill_worker(self, worker_id: str) -> bool:
+        """Ends a worker's process at once, leased or not; False if there is none.
+
+        Its client is told so, as of any death; another one takes its place.
+        """
+        return bool(self.machine.add1(S.KillWorker, _WorkerArgs(worker_id)))
+
     async def worker(self, worker_id: str) -> WorkerRow:
         """One worker, by its machine id.
 
@@ -446,7 +474,6 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
-        self._reporting.start()
         self._peers.start()
         self._adopt()
         self._feed(events.Tick())
@@ -526,6 +553,7 @@ class Supervisor:
             public_addr=self.public_addr(),
             local_addr=self.local_addr,
             secret=self.operator_token.hex(),
+            tls=self._at.tls,
         )
 
     def _leave_home(self) -> None:
@@ -618,6 +646,7 @@ class Supervisor:
         if not shown.to_restart and not self._inbox and is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
         if shown.broken and not is1(S.ErrPool):
+            logger.error("Pool %s starts no workers for now: %s", self.name, shown.broken)
             add_err_pool(machine, f"The pool is held back: {shown.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:
@@ -783,7 +812,11 @@ class Supervisor:
                 self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
             case events.ReadyChanged(worker_id, True):
                 self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
+            case events.Exited(worker_id) if worker_id in self._links:
+                self._reporting.losing(worker_id, self._links[worker_id].moves())
             case events.ConnectionLost(worker_id):
+                if worker_id in self._links:
+                    self._reporting.losing(worker_id, self._links[worker_id].moves())
                 self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
             case _:  # the core alone hears of the others
                 pass
@@ -834,8 +867,9 @@ class Supervisor:
 
     def _do_forget(self, action: events.Forget) -> None:
         self.machine.add1(S.WorkerKilled, _WorkerArgs(action.worker_id))
-        report = action.report
-        if action.expected or report is None:
+        report = None if action.expected else action.report
+        self._reporting.ended(action.worker_id, report)
+        if report is None:
             return
         logger.warning("%s", "\n".join((report.message, *report.stack)))
         add_err_worker(self.machine, crash.error(action.worker_id, report))

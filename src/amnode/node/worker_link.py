@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,10 @@ from amnode.node.args import (
     ReleasingArgs,
     RetireArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     WorkerBoot,
     WorkerInfo,
+    WorkerReached,
 )
 from amnode.node.bootstrap import Bootstrap
 from amnode.node.outside import REAL, Outside
@@ -63,7 +66,10 @@ _FOLLOWED = (W.Exception, W.ErrClient, W.ErrSupervisor, W.Start, W.Ready, W.Leas
 _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
-_OUTPUT_LINES = 20
+_OUTPUT_LINES = 40
+
+#: What of a worker's moves is remembered for the report of its death.
+_MOVES = 20
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0
@@ -131,6 +137,7 @@ class WorkerLink:
             self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
+        self._moves: deque[tuple[float, str]] = deque(maxlen=_MOVES)
         self._adopted: AdoptedProcess | None = None
         self._hang: events.Hang | None = None
         #: What it wrote before its stacks were asked for, which are written to the same file.
@@ -302,7 +309,20 @@ class WorkerLink:
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
         if transition.changed:
+            self._remember(transition)
             self._look()
+
+    def _remember(self, transition: Transition) -> None:
+        machine = transition.machine
+        for index in transition.changed:
+            name = machine.schema.names[index]
+            verb = "began" if machine.is1(name) else "ended"
+            self._moves.append((asyncio.get_running_loop().time(), f"{name} {verb}"))
+
+    def moves(self) -> tuple[str, ...]:
+        """What its supervisor saw of it last, oldest first, and how long ago."""
+        now = asyncio.get_running_loop().time()
+        return tuple(f"{now - at:.3f} s before: {what}" for at, what in self._moves)
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -363,6 +383,28 @@ class WorkerLink:
         args = RetireArgs(expected_tick=expected_tick)
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
+
+    async def let_in(self, operator_id: str) -> WorkerReached:
+        """Has it let an operator in; returns where, and with what secret.
+
+        Raises:
+            AmnodeError: it does not, or there is no connection to it.
+        """
+        if self.rpc is None:
+            raise WorkerConnError(f"Worker {self.worker_id} is not connected (yet).")
+        secret = self._outside.entropy(32)
+        args = ServeOperatorArgs(
+            operator_id=operator_id,
+            secret=secret,
+            delivery_timeout=self._opts.delivery_timeout,
+        )
+        asked = self.rpc.source.request([W.ServeOperator], args, result_type=str)
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                address = await asked
+        except TimeoutError:
+            raise WorkerConnError(f"Worker {self.worker_id} does not answer.") from None
+        return WorkerReached(worker_id=self.worker_id, address=address, secret=secret)
 
     def probe(self, check: int) -> None:
         """Asks for a sign of life. Tells CheckAnswered, or CheckMissed.
@@ -469,7 +511,8 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p"):
+            self._home.keep_output(self.name)
+            for end in ("l", "p", "o"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:

@@ -31,7 +31,7 @@ from amnode.errors import DeliveryError, RefusedError
 from amnode.machine.binding import Binding
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.transition import Event, Transition
-from amnode.rpc.exposure import Exposure, Gate
+from amnode.rpc.exposure import Exposure, Gate, Taker
 from amnode.rpc.network_machine import NetworkMachine, RemoteTransition
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol.handshake import SecretOf, check_identity
@@ -66,6 +66,7 @@ class Mux:
         on_cut: called when an admitted client was cut off, with the reason; its session goes on
             for `session_ttl`.
         on_resumed: called when it is back in time.
+        takers: who takes mutations over that add one state alone; see `exposure.Taker`.
         allow_id: the one client id that may come in, on top of its secret; None is any.
         replace: whether a new connection of a client ends its old one (rule 2).
         transport: how clients reach it.
@@ -89,6 +90,7 @@ class Mux:
         on_disconnected: Callable[[RpcServer, str], None] | None = None,
         on_cut: Callable[[RpcServer, str], None] | None = None,
         on_resumed: Callable[[RpcServer], None] | None = None,
+        takers: Mapping[str, Taker] | None = None,
         allow_id: str | None = None,
         replace: bool = False,
         transport: Transport = STREAMS,
@@ -103,7 +105,7 @@ class Mux:
         self._name = name
         self._server_id = check_identity(f"rs-{name}")
         self._secret_of = secret_of if allow_id is None else _only(allow_id, secret_of)
-        self._gate = Gate(source.schema, exposure or Exposure())
+        self._gate = Gate(source.schema, exposure or Exposure(), takers)
         self._factors = mixes(len(source.schema))
         self._options = options or RpcOptions()
         self._admit = admit

@@ -11,7 +11,7 @@ from amnode.errors import AmnodeError, DeliveryError, RpcError
 from amnode.machine.queue import CANCELED, Result
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.wire import NIL, Outcome, Value
-from amnode.rpc.streams import Pump
+from amnode.rpc.streams import Outlet, Pump
 
 if TYPE_CHECKING:
     from amnode.rpc.server import RpcServer
@@ -134,6 +134,11 @@ class Deferred:
         raw = self._kept[1]
         return wire.error_from_raw(raw) if isinstance(raw, msgspec.Raw) else None
 
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the client reads a stream before the answer."""
+        return self._service.session.wants_stream(self._seq)
+
     def answer(self, value: object = None) -> None:
         """Answers with a value, which anything that msgspec encodes may be.
 
@@ -174,6 +179,16 @@ class Deferred:
         except RpcError as error:
             self.fail(error)
             raise
+
+    def outlet(self) -> Outlet:
+        """Where to send the items of a stream, before the answer; see `stream`.
+
+        Raises:
+            RpcError: the client asked for one answer, or nobody waits any more.
+        """
+        if self.done:
+            raise RpcError("Nobody waits for this stream any more.")
+        return self._service.open_download(self._seq)
 
     def _streamed(self, error: AmnodeError | None) -> None:
         self._pump = None

@@ -18,6 +18,7 @@ from amnode.errors import PromiseBroken
 from amnode.machine.transition import Transition
 from amnode.node.args import WorkerBoot
 from amnode.node.leased import LeasedWorker
+from amnode.node.loop_host import LoopHost
 from amnode.node.outside import Outside
 from amnode.node.policy import events as ev
 from amnode.node.states import SupervisorStates, WorkerStates
@@ -75,7 +76,7 @@ class LiveWorker:
         )
         worker.machine.trace(self)
         process.on_term = self._terminated
-        return await worker.run(boot, process)
+        return await worker.run(boot, LoopHost(process))
 
     def _terminated(self) -> None:
         if self.worker is not None:

@@ -234,6 +234,7 @@ class SimHost:
             entropy=Random(f"{self._seed}/{process.name}").randbytes,
             files=SimFiles(self._make_name, partial(self._open_state, process)),
             memory=lambda: _MEMORY,
+            wall=self.loop.time,
             processes=SimProcesses(self, process),
         )
 
@@ -313,6 +314,7 @@ class Kept:
     def __init__(self) -> None:
         self.generation = 0
         self.records: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
         self.owner: SimProcess | None = None
 
 
@@ -353,6 +355,25 @@ class SimState:
         """See `State`."""
         if self._is_mine:
             self._kept.records.pop(worker_id, None)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.files[name] = data
+
+    def drop(self, name: str) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.files.pop(name, None)
+
+    def kept(self, matches: Callable[[str], bool], most: int) -> list[tuple[str, bytes]]:
+        """See `State`."""
+        files = self._kept.files
+        return [(name, files[name]) for name in sorted(files) if matches(name)]
+
+    def oldest_first(self, suffix: str) -> list[str]:
+        """See `State`; what workers write is not kept here."""
+        return []
 
     def close(self) -> None:
         """See `State`."""
@@ -447,6 +468,9 @@ class SimFiles:
         """See `Files`; there is nothing to remove."""
 
     def write(self, path: str, data: bytes) -> None:
+        """See `Files`; nobody reads it."""
+
+    def rename(self, path: str, new: str) -> None:
         """See `Files`; nobody reads it."""
 
     def remove_abandoned(self, path: str, own: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from amnode.errors import Cause
+from amnode.node.names import EXIT_HARD_DEADLINE, EXIT_STUCK
 from amnode.node.policy import events as ev
 from amnode.node.policy.crash import Hang
 from amnode.node.policy.options import PoolSize
@@ -145,6 +148,20 @@ def test_three_misses_end_it_even_while_it_serves(granted: Driver) -> None:
     assert (crash.client_id, crash.epoch, crash.report.cause) == ("c", 1, Cause.HANG)
     assert not granted.one(ev.Forget).failed_start
     assert granted.one(ev.Spawn).worker_id == "w2"
+
+
+@pytest.mark.parametrize("code", [EXIT_HARD_DEADLINE, EXIT_STUCK])
+def test_one_that_ends_itself_for_its_job_is_no_failed_start(
+    granted: Driver, code: int
+) -> None:
+    granted.feed(ev.Exited("w1", Facts(1, exit_code=code)))
+    assert not granted.one(ev.Forget).failed_start
+
+
+@pytest.mark.parametrize("code", [EXIT_HARD_DEADLINE, EXIT_STUCK])
+def test_one_that_serves_nobody_has_no_such_excuse(idle: Driver, code: int) -> None:
+    idle.feed(ev.Exited("w1", Facts(1, exit_code=code)))
+    assert idle.one(ev.Forget).failed_start
 
 
 def test_a_check_that_cannot_be_is_a_miss_once(idle: Driver) -> None:

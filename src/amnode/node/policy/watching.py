@@ -18,7 +18,7 @@ from amnode.node.policy.lease import Phase
 from amnode.node.policy.leasing import Leasing
 from amnode.node.policy.pool import Pool
 from amnode.node.policy.renewal import Renewal
-from amnode.node.policy.roster import Condition, Doom, Member
+from amnode.node.policy.roster import SERVING, Condition, Doom, Member
 from amnode.node.policy.starting import Starting
 
 #: Workers that are checked together; more at once would hold up whatever else there is to do.
@@ -258,7 +258,9 @@ class Watching:
         expected = doom.expected or pool.stopping or agreed
         at = member.ready_at
         settled = at is not None and pool.now - at > pool.options.restart_settle
-        failed = not expected and (member.start_failed or not settled)
+        # Whoever set the deadline, or holds the worker, chose that end for it.
+        owed = member.condition in SERVING and crash.owed_to_its_job(event.facts, event.output)
+        failed = not expected and not owed and (member.start_failed or not settled)
         self._ending.forget(
             member, report, why=report.message, expected=expected, failed=failed
         )

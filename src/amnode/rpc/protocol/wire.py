@@ -491,19 +491,23 @@ def encode(value: object, what: str) -> Value:
     Raises:
         DeliveryError: it cannot be encoded; the message says what and why.
     """
+    if type(value) is Large:
+        return value  # made by who knows where its pieces are
     try:
         if isinstance(value, _BYTES):
             view = memoryview(cast("bytes", value))
             if view.nbytes >= _LARGE:
                 return _buffer_value(view, what)
-        raw = value if isinstance(value, msgspec.Raw) else to_raw(cast("object", value))
+        if value is None:
+            return NIL
+        raw = value if isinstance(value, msgspec.Raw) else msgspec.Raw(_encoder.encode(value))
     except (BufferError, TypeError, ValueError, OverflowError, RecursionError) as error:
         try:
             view = memoryview(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise DeliveryError(f"{what} cannot be encoded: {error}.") from error
         return _buffer_value(view, what)
-    if body_number(raw) is not None:
+    if len(raw) == REFERENCE_SIZE and body_number(raw) is not None:
         raise DeliveryError(f"{what} cannot be encoded: extension 1 is the protocol's own.")
     return raw
 
