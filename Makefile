@@ -70,6 +70,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/launch.py
 	$(PY) benchmarks/forked.py
 	$(PY) benchmarks/pool.py
+	$(PY) benchmarks/executor.py
 
 # More of it: make fuzz FUZZ='--frames 1e7 --jobs 2'
 FUZZ ?=
@@ -92,9 +93,17 @@ CHAOS ?=
 chaos: $(DEV)  ## real pools, whose processes are killed, stopped and replaced
 	$(PY) -m tests.chaos $(CHAOS)
 
+# Heavy software, so in an environment of its own. Some of it: make executors EXECUTORS='dask scipy'
+EXECUTORS ?=
+THEIRS := .venv-executors
+
+.PHONY: executors
+executors: $(THEIRS)/.installed  ## software that takes an executor, with PoolExecutor as the one
+	$(THEIRS)/bin/python -m tests.executors $(EXECUTORS)
+
 .PHONY: clean
 clean:  ## remove all that make and the tools created
-	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(THEIRS) dist build docs/_build .coverage .coverage.* .hypothesis .import_linter_cache
 	rm -rf .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -123,6 +132,12 @@ $(VENV)/pyvenv.cfg:
 $(RUN): $(VENV)/pyvenv.cfg pyproject.toml
 	@echo "installing amnode and what the demo needs" >&2
 	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(THEIRS)/.installed: $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing software that takes an executor" >&2
+	@$(VENV)/bin/python -m venv $(THEIRS)
+	@$(THEIRS)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[executors]'
 	@touch $@
 
 $(DEV): $(VENV)/pyvenv.cfg pyproject.toml

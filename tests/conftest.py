@@ -18,6 +18,7 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     leaks.set_cookie()
+    # A process that belongs to this one, and that some tests would be the first to need.
+    resource_tracker.ensure_running()
     # The first loop opens what belongs to the process, such as libuv's signal pipe.
     for new_loop in (_loop_factory()[1], asyncio.new_event_loop):
         new_loop().close()

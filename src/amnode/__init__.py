@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from amnode.machine.transition import Event
     from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
+    from amnode.node.executor import PoolExecutor
+    from amnode.node.executor_errors import CallLostError, ExecutorBrokenError
     from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
     from amnode.node.job_stream import JobStream
@@ -167,6 +169,8 @@ _HOME = {
         "SupervisorOptions",
         "WorkerOptions",
     ),
+    "amnode.node.executor": ("PoolExecutor",),
+    "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
     "amnode.node.progress": ("Progress",),
     "amnode.node.progress_bar": ("progress_bar",),
@@ -201,6 +205,7 @@ __all__ = [
     "AmnodeError",
     "AuthError",
     "BindingError",
+    "CallLostError",
     "Cause",
     "Client",
     "ClientOptions",
@@ -213,6 +218,7 @@ __all__ = [
     "DispatchOptions",
     "ErrorReport",
     "Event",
+    "ExecutorBrokenError",
     "Exposure",
     "Group",
     "HandlerTimeoutError",
@@ -244,6 +250,7 @@ __all__ = [
     "PayloadArgs",
     "Pool",
     "PoolError",
+    "PoolExecutor",
     "PoolMap",
     "PoolSize",
     "PoolStream",

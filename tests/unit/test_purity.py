@@ -27,14 +27,13 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  arguments binding breakpoints clock diagram mixins picture plan queue
-        machine/  related resolve schema snapshot story transition
+        machine/  arguments binding breakpoints clock diagram mixins picture plan queue related
+        machine/  resolve schema snapshot story transition
         rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args operator_args states
-        node/  failures progress values
+        node/  args call_book failures jobs names node_args operator_args progress states values
         node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
         node/policy/  events health lease leasing options owner pace passing pool renewal
         node/policy/  restart roster sizing starting view waitlist watching
@@ -42,28 +41,28 @@ KINDS = {
         cli/  exits findings project settings
     """,
     DRIVERS: """
+        __main__.py
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
+        rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap client dispatcher inprocess_worker items job_stream
-        node/  chunks job_thread launching lease_watch leased listing local_pool looking
-        node/  loop_host loop_thread operating operators peers pending_call pool_calls
-        node/  pool_feed pool_map pool_stream progress_bar reporting runner submitted
-        node/  supervisor sync_map sync_pool telling timers transition_log warm work worker
-        node/  worker_link
-        testing/  __main__ batch deployment host injector loop network rest running sim_client
-        testing/  sim_worker simulation
-        __main__.py
+        node/  add_errors adopt bootstrap chunks client dispatcher driver_thread
+        node/  executor_control executor_worker inprocess_worker items job_stream job_thread
+        node/  launching lease_watch leased listing local_pool looking loop_host loop_thread
+        node/  operating operators peers pending_call pool_calls pool_feed pool_map pool_stream
+        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool telling
+        node/  timers transition_log warm work worker worker_link
+        testing/  __main__ actor batch deployment host injector loop network rest running
+        testing/  sim_client sim_worker simulation
         cli/  app call change completion crashes diagram doctor entry inspect journal logs
         cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
         rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name hard_deadline memory outside output_tail private_directory
-        node/  state_directory
+        node/  class_name executor executor_calls executor_errors executor_pickle executor_wire
+        node/  hard_deadline memory output_tail outside private_directory state_directory
         cli/  notify places probes
     """,
 }
@@ -333,6 +332,8 @@ def _os_kill(tree: ast.Module) -> Iterator[Finding]:
 
 
 TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport/")]
+_pickles = _imports_of("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle")
+
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
 #: What asks the system what it offers has to try it.
 PROBES = "cli/probes.py"
@@ -348,7 +349,13 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py", "cli/notify.py", PROBES],
+        [
+            *TRANSPORT,
+            "launch/fork_channel.py",
+            "cli/notify.py",
+            "node/executor_wire.py",
+            PROBES,
+        ],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -364,7 +371,20 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [*LAUNCH, *CLOCKS, "testing/__main__.py", "cli/doctor.py", PROBES],
+        [
+            *LAUNCH,
+            *CLOCKS,
+            "testing/__main__.py",
+            "cli/doctor.py",
+            "node/executor.py",
+            "node/executor_worker.py",
+            PROBES,
+        ],
+    ),
+    # An executor's calls are code, and its workers run nothing else.
+    "pickles": (
+        _pickles,
+        ["node/executor_pickle.py", "node/executor_wire.py"],
     ),
     "compare_digest": (_mentions_of("compare_digest"), ["rpc/protocol/auth.py"]),
     # The judge of a simulation compares what no part of a deployment can.
@@ -385,9 +405,6 @@ _SECRET = ("secret", "token", "proof")
 
 
 def _dangerous(tree: ast.Module) -> Iterator[Finding]:
-    yield from _imports_of("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle")(
-        tree
-    )
     for node in _running(tree):
         if isinstance(node, ast.Call) and _dotted(node.func) in {
             "builtins.eval",
@@ -464,7 +481,7 @@ def test_no_file_is_a_drawer_for_anything() -> None:
         (_loop_time, "self._loop.time()"),
         (_loop_time, "asyncio.get_running_loop().time()"),
         (_epochs_compared, "if args.epoch != self.epoch: pass"),
-        (_dangerous, "import pickle"),
+        (_pickles, "import pickle"),
         (_dangerous, "eval(data)"),
         (_secrets_compared, "if self.token == token: pass"),
         (_long_functions, "def f():\n" + "    x = 1\n" * 60),

@@ -25,7 +25,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -138,10 +138,15 @@ def find(name: str) -> Callable[[bytes], Any]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def show_stacks() -> None:
-    """Has a crash, and `DUMP_SIGNAL`, write stacks to the standard error (rule 4)."""
-    faulthandler.enable()
-    faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+def show_stacks(file: TextIO | None = None) -> None:
+    """Has a crash, and `DUMP_SIGNAL`, write stacks (rule 4).
+
+    Args:
+        file: where to; the standard error by default.
+    """
+    to = sys.stderr if file is None else file
+    faulthandler.enable(to)
+    faulthandler.register(DUMP_SIGNAL, to, all_threads=True, chain=False)
 
 
 def _end_own(owner: int) -> None:

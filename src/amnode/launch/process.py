@@ -357,7 +357,7 @@ class ChildProcess(_Watched):
                 f"Cannot watch a process: {sys.platform} has waitid() only in newer Pythons. "
                 "Use Python 3.13."
             )
-        self._pidfd = _open_pidfd(self.pid) if use_pidfd else None
+        self._pidfd = open_pidfd(self.pid) if use_pidfd else None
         if self._pidfd is not None:
             self._loop.add_reader(self._pidfd, self._look)
             return
@@ -598,7 +598,7 @@ def adopt(pid: int, start: float, output: Path, *, use_pidfd: bool = True) -> Ad
         use_pidfd: False looks for it from time to time even where there are pidfds.
     """
     file = OutputFile.found(output, OUTPUT_LIMIT)
-    pidfd = _open_pidfd(pid) if use_pidfd and start and pid > 0 else None
+    pidfd = open_pidfd(pid) if use_pidfd and start and pid > 0 else None
     if pidfd is None:
         return PolledProcess(pid, start, file)
     if started_at(pid) != start:
@@ -607,7 +607,7 @@ def adopt(pid: int, start: float, output: Path, *, use_pidfd: bool = True) -> Ad
     return ServedProcess(pid, pidfd, file, None)
 
 
-def _open_pidfd(pid: int) -> int | None:
+def open_pidfd(pid: int) -> int | None:
     """A descriptor of the process; None where the system has none or forbids it (rule 3), or
     where the process was reaped already, which the waiting thread then finds out (rule 4).
     """

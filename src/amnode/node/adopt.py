@@ -17,7 +17,7 @@ from pathlib import Path
 from amnode.errors import PoolError
 from amnode.node.launching import SERVER_OUTPUT
 from amnode.node.operator_args import DOOR, Door, encode_door
-from amnode.node.outside import Files
+from amnode.node.outside import Files, State
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.crashes import MOST_BYTES as CRASH_BYTES
 from amnode.node.policy.crashes import (
@@ -28,7 +28,6 @@ from amnode.node.policy.crashes import (
     is_crash_file,
 )
 from amnode.node.policy.owner import Claim
-from amnode.node.state_directory import StateDirectory
 
 logger = logging.getLogger("amnode.node")
 
@@ -60,11 +59,11 @@ class Home:
         self._files = files
         self._outputs_kept = outputs_kept
         self._outputs: deque[str] = deque()
-        self._state: StateDirectory | None = None
+        self._state: State | None = None
         self._lock: int | None = None
         self._is_closed = False
         if state_dir:
-            self._state = StateDirectory(state_dir)
+            self._state = files.open_state(state_dir)
             path, generation = self._state.path, self._state.generation
             self._outputs += self._state.oldest_first(_OLD)
         else:

@@ -135,6 +135,7 @@ class Client:
         rpc_worker: the newest connection to a worker.
         leave_super: closes the supervisor connection once a worker is connected and nothing
             else is asked for; the lease lives on.
+        known: the exceptions that jobs of the worker class raise at their callers, by name.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_CLIENT`.
 
     Raises:
@@ -159,7 +160,7 @@ class Client:
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
-        self._known: Known = known_of(kind) if isinstance(kind, type) else {}
+        self.known: Known = known_of(kind) if isinstance(kind, type) else {}
         self._news = News()
         transport = transport_of(outside.transport, tls)
         self._outside = outside = msgspec.structs.replace(outside, transport=transport)
@@ -413,7 +414,7 @@ class Client:
             self._why_lost,
             self._renew,
             news=self._news,
-            known=self._known,
+            known=self.known,
         )
         self._held[grant.worker_id, grant.epoch] = worker
         self.rpc_worker = rpc

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import msgspec
 
@@ -21,12 +21,26 @@ from amnode.node.memory import resident
 from amnode.rpc.transport.by_address import STREAMS
 from amnode.rpc.transport.port import Transport
 
+if TYPE_CHECKING:  # a worker needs none of it
+    from pathlib import Path
+
+    from amnode.launch.process import AdoptedProcess
+    from amnode.node.policy.adopt_records import WorkerRecord
+
 #: Bytes of a random number from 0 to 1, and one more than the greatest of them.
 _DRAW_BYTES, _DRAW_RANGE = 6, 2.0**48
 
 
 class Files(Protocol):
     """What is done to private directories."""
+
+    def open_state(self, path: str) -> State:
+        """Opens one that outlives its supervisor.
+
+        Raises:
+            StateDirectoryError: it cannot be used; says why.
+        """
+        ...
 
     def create(self) -> tuple[str, int]:
         """Makes one and locks it; returns its path and the lock."""
@@ -53,8 +67,53 @@ class Files(Protocol):
         ...
 
 
+class State(Protocol):
+    """An open state directory; see `state_directory`."""
+
+    path: str
+    generation: int
+
+    def records(self) -> list[WorkerRecord]:
+        """The workers of the supervisor before."""
+        ...
+
+    def write(self, record: WorkerRecord) -> None:
+        """Keeps a record."""
+        ...
+
+    def forget(self, worker_id: str) -> None:
+        """There is no such worker any more."""
+        ...
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keeps a file of another kind."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Removes it, if it is there."""
+        ...
+
+    def kept(self, matches: Callable[[str], bool], most: int) -> list[tuple[str, bytes]]:
+        """The files whose names match, of at most so many bytes each."""
+        ...
+
+    def oldest_first(self, suffix: str) -> list[str]:
+        """The names of the files with a suffix, without it."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+
 class RealFiles:
     """The directories of this system."""
+
+    def open_state(self, path: str) -> State:
+        """See `Files`."""
+        from amnode.node.state_directory import StateDirectory  # a worker has none
+
+        return StateDirectory(path)
 
     def create(self) -> tuple[str, int]:
         """See `Files`."""
@@ -82,6 +141,34 @@ class RealFiles:
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""
         return private_directory.remove_abandoned(path, own)
+
+
+class Processes(Protocol):
+    """What is known of processes that somebody else started."""
+
+    def started_at(self, pid: int) -> float:
+        """When one started; 0 if there is none, or it has ended."""
+        ...
+
+    def adopt(self, pid: int, start: float, output: Path) -> AdoptedProcess:
+        """Follows one."""
+        ...
+
+
+class RealProcesses:
+    """The processes of this system; see `amnode.launch.process`."""
+
+    def started_at(self, pid: int) -> float:
+        """See `Processes`."""
+        from amnode.launch.process import started_at  # a worker adopts nobody
+
+        return started_at(pid)
+
+    def adopt(self, pid: int, start: float, output: Path) -> AdoptedProcess:
+        """See `Processes`."""
+        from amnode.launch.process import adopt
+
+        return adopt(pid, start, output)
 
 
 def end_process(code: int) -> NoReturn:
@@ -144,6 +231,7 @@ class Outside(msgspec.Struct, frozen=True):
         files: private directories.
         memory: bytes of memory that the process has.
         wall: seconds since 1970 (UTC), to be shown to people; nothing is decided by it.
+        processes: those that somebody else started.
     """
 
     transport: Transport = STREAMS
@@ -151,6 +239,7 @@ class Outside(msgspec.Struct, frozen=True):
     files: Files = RealFiles()
     memory: Callable[[], int] = resident
     wall: Callable[[], float] = time.time
+    processes: Processes = RealProcesses()
 
     def draw(self) -> float:
         """A random number from 0 to 1, 1 excluded."""

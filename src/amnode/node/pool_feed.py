@@ -32,6 +32,7 @@ from amnode.errors import (
     WorkerError,
 )
 from amnode.node.client import Client
+from amnode.node.failures import Known
 from amnode.node.leased import LeasedWorker
 from amnode.node.pending_call import PendingCall
 from amnode.node.policy.dispatch import Dispatch
@@ -112,6 +113,11 @@ class Feed:
         self._closed = ""
         self._rest: asyncio.Future[None] | None = None
         self._filling = False
+
+    @property
+    def known(self) -> Known:
+        """The exceptions of the worker class."""
+        return self._client.known
 
     @property
     def asked(self) -> int:

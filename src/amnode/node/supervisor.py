@@ -430,6 +430,13 @@ class Supervisor:
         """The last crashes of workers, oldest first; `crashes_kept` of them."""
         return self._reporting.crashes
 
+    def kill_worker(self, worker_id: str) -> bool:
+        """Ends a worker's process at once, leased or not; False if there is none.
+
+        Its client is told so, as of any death; another one takes its place.
+        """
+        return bool(self.machine.add1(S.KillWorker, _WorkerArgs(worker_id)))
+
     async def worker(self, worker_id: str) -> WorkerRow:
         """One worker, by its machine id.
 

@@ -101,7 +101,8 @@ logger = logging.getLogger("amnode.node")
 _PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
 _HOOKS = ("on_start", "on_lease", "on_release", "on_stop")
-_TO_EXTEND = ("kind", "schema", "preload", "exposure", "exceptions", "work_args", *_HOOKS)
+_ATTRIBUTES = ("kind", "schema", "preload", "exposure", "exceptions", "work_args")
+_TO_EXTEND = (*_ATTRIBUTES, "in_main_thread", *_HOOKS)
 
 #: What a kind may be called.
 _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
@@ -295,6 +296,13 @@ class Worker:
 
         A class that defines it says that its workers can serve the next client whatever the
         last one did. It may take as long as the option `release_timeout`.
+        """
+
+    def in_main_thread(self) -> None:
+        """Called in the main thread of its process, where the class defines it.
+
+        The worker itself then lives in another thread: its loop, its states and its async jobs.
+        The two meet by `loop.call_soon_threadsafe` and queues.
         """
 
     # -- from outside ----------------------------------------------------------------------
@@ -1026,6 +1034,10 @@ def main(payload: bytes) -> int:
 
 
 def _run(cls: Callable[[], Worker], boot: WorkerBoot) -> int:
+    if getattr(cls, "in_main_thread", Worker.in_main_thread) is not Worker.in_main_thread:
+        from amnode.node.driver_thread import run_beside  # few workers have it
+
+        run_beside(cls, boot)
     try:
         import uvloop
     except ImportError:

@@ -29,8 +29,6 @@ from amnode.launch.process import (
     Launcher,
     LaunchSpec,
     Process,
-    adopt,
-    started_at,
 )
 from amnode.machine.schema import Schema
 from amnode.machine.transition import Transition
@@ -218,12 +216,13 @@ class WorkerLink:
         self._follow(self.process)
         if self._home.is_kept:
             pid = self.process.pid
-            self._note(pid=pid, pid_start=started_at(pid))
+            self._note(pid=pid, pid_start=self._outside.processes.started_at(pid))
         self._tell(events.Started(self.worker_id, self.process.pid, launcher.fallback))
 
     def adopt(self) -> None:
         """Follows the process that its record names. Tells Exited, at once if it is gone."""
         record, output = self._record, self._directory / f"{self.name}.log"
+        adopt = self._outside.processes.adopt
         self.process = self._adopted = adopt(record.pid, record.pid_start, output)
         self._follow(self.process)
 

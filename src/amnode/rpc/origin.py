@@ -154,13 +154,15 @@ class Deferred:
         Does nothing if it is done. Inside the mutation itself the answer waits for its end.
 
         Raises:
-            DeliveryError: the value cannot be encoded, or fits no frame; the client is told so.
+            DeliveryError: the value cannot be encoded, or fits no frame; the client is told so,
+                and it is `ErrProviding` on a source that has this state.
         """
         if self.done:
             return
         try:
             raw = value if type(value) is msgspec.Raw else wire.encode(value, "The answer")
         except DeliveryError as error:
+            self._service.not_provided(error)
             self.fail(error)
             raise
         self._settle(Outcome.EXECUTED, raw)

@@ -361,11 +361,7 @@ class Conversation:
         elif outcome is Outcome.ERROR:
             self._settle(event.seq, outcome, NIL, wire.error_from_raw(event.value))
         else:
-            error = ConnectionLost(
-                "The connection was cut before the answer came, and the server does not "
-                "remember it: whether the mutation ran is unknown."
-            )
-            self._settle(event.seq, outcome, NIL, error)
+            self._settle(event.seq, outcome, NIL, _not_remembered(ran=event.value == wire.TRUE))
 
     def happened(self, event: Event) -> None:
         """Something about a stream."""
@@ -458,6 +454,15 @@ class Conversation:
     def _hurry(self) -> None:
         if self._connection is not None:
             self._connection.hurry()
+
+
+def _not_remembered(*, ran: bool) -> ConnectionLost:
+    known = "it has run, and its answer is lost" if ran else "whether it ran is unknown"
+    return ConnectionLost(
+        "The connection was cut before the answer to the mutation came, and the server does "
+        f"not remember that: {known}.",
+        outcome=Known.RUN if ran else Known.UNKNOWN,
+    )
 
 
 @lru_cache(maxsize=256)

@@ -173,9 +173,16 @@ class Service:
             self.session.answer(seq, outcome, value)
         except DeliveryError as error:
             self.server.machine.add_err_state("ErrSendPayload", error)
+            self.not_provided(error)
             raise
         finally:
             self._wake()
+
+    def not_provided(self, error: DeliveryError) -> None:
+        """The source made something for a client that cannot cross."""
+        source = self._source
+        if isinstance(source, Machine) and "ErrProviding" in source.schema:
+            source.add_err_state("ErrProviding", error)
 
     def answer_plainly(self, seq: int) -> None:
         """Answers a mutation that was executed, has no value, and was not deferred."""

@@ -23,7 +23,8 @@ tag of the message, then its fields in order, every one present.
     16   Mutate     client  seq int, type int (0 add, 1 remove, 2 set, 3 toggle, 4 can add,
                             5 can remove, 6 when args), states [index ...], args any or nil
     17   Answer     server  seq int, outcome int (0 executed, 1 canceled, 2 error, 3 unknown),
-                            difference or nil, value any or nil (outcome 2: an error)
+                            difference or nil, value any or nil (outcome 2: an error; 3: true if
+                            it is known to have been executed)
     18   Cancel     client  seq int
     19   Update     server  difference
     20   Resync     client
@@ -97,6 +98,7 @@ REFERENCE_SIZE: Final = 6
 
 #: What absent arguments and values look like.
 NIL: Final = msgspec.Raw(b"\xc0")
+TRUE: Final = msgspec.Raw(b"\xc3")
 
 
 class Role(StrEnum):
@@ -107,7 +109,10 @@ class Role(StrEnum):
 
 
 class Outcome(IntEnum):
-    """How a mutation ended; UNKNOWN if the server does not remember."""
+    """How a mutation ended; UNKNOWN if the server does not remember.
+
+    The value of an UNKNOWN answer is true if the mutation is known to have been executed.
+    """
 
     EXECUTED = 0
     CANCELED = 1

@@ -96,7 +96,7 @@ async def connect(
     """See `Transport.connect`."""
     sock = _socket()
     try:
-        with _short_path(at.name) as short:
+        with short_path(at.name) as short:
             while not _try_connect(sock, short):  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(_BACKLOG_PAUSE)
         users.peer(sock)
@@ -127,7 +127,7 @@ def _bind(sock: socket.socket, path: str) -> tuple[int, int]:
     # On Linux the file takes the mode of the socket, so that there is no moment at which others
     # may connect.
     os.fchmod(sock.fileno(), 0o600)
-    with _short_path(path) as short:
+    with short_path(path) as short:
         try:
             sock.bind(short)
         except OSError as error:
@@ -165,7 +165,7 @@ def _remove_own(path: str, file: tuple[int, int]) -> None:
 
 
 @contextmanager
-def _short_path(path: str) -> Generator[str]:
+def short_path(path: str) -> Generator[str]:
     """The path itself, or one through a descriptor of its directory if it is too long."""
     if len(os.fsencode(path)) <= _MAX_PATH:
         yield path
