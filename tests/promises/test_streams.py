@@ -8,7 +8,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def made(path: Path) -> int:
 
 
 @asynccontextmanager
-async def leased() -> AsyncIterator[tuple[WatchedSupervisor, LeasedWorker]]:
+async def leased() -> AsyncGenerator[tuple[WatchedSupervisor, LeasedWorker]]:
     """A pool of one worker, which is leased."""
     async with (
         pool(1, Films) as supervisor,

@@ -285,7 +285,9 @@ class ClientSession(Session):
         return few and self._options.ack_delay > 0
 
     def _answer(self, message: wire.Answer) -> Events:
-        value = self._inbox.claim(message.value)
+        value = message.value
+        if len(value) == wire.REFERENCE_SIZE:
+            value = self._inbox.claim(value)
         memory = self.memory
         seq = message.seq
         if memory.answered(seq, len(value)):
