@@ -265,6 +265,8 @@ class WorkerLink:
         try:
             async with asyncio.timeout(self._opts.conn_timeout):
                 await rpc.start()
+            if rpc.source.lost is not None:  # in the turn in which it was made
+                raise rpc.source.lost
         except (AmnodeError, OSError, TimeoutError) as error:
             await rpc.stop()
             if isinstance(error, RefusedError) and is_stale(str(error)):
