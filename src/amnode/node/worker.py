@@ -191,8 +191,7 @@ class Worker:
             on_progress=self._work_progress,
             on_end=self._work_ended,
         )
-        self._jobs_done = 0
-        self._rss = 0
+        self._jobs_done = self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
