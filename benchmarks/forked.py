@@ -18,17 +18,9 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Figure, figures
+from idle_worker import Idle
 
-from amnode import PoolSize, Supervisor, SupervisorOptions, Worker, job
-
-
-class Idle(Worker):
-    """Loads nothing of its own."""
-
-    @job
-    async def pid(self) -> int:
-        """Never called: a worker has a job."""
-        return 0
+from amnode import PoolSize, Supervisor, SupervisorOptions
 
 
 def options(count: int) -> SupervisorOptions:

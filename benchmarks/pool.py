@@ -1,6 +1,6 @@
 """What a pool does when a worker is killed, how soon one is leased, and what idling costs.
 
-    python benchmarks/pool.py [--long]
+    python benchmarks/pool.py [--short | --long]
 
 Supervisor and client run in this process, workers as the supervisor starts them by default.
 Goals: a SIGKILL noticed within 10 ms at the 99th percentile, the pending call failed and
@@ -174,9 +174,16 @@ def others(samples: int) -> None:
             print(f"  {name:42} {said:>14} {answered:>11.1f} ms")
 
 
-async def main(long: bool) -> None:
+#: Kills, leases, seconds at rest, and kills of each other library.
+LENGTHS = {
+    "short": (10, 200, 5.0, 1),
+    "usual": (150, 10_000, 10.0, 5),
+    "long": (1000, 50_000, 60.0, 50),
+}
+
+
+async def main(samples: int, count: int, rest: float) -> None:
     """Prints the figures."""
-    samples, count = (1000, 50_000) if long else (150, 10_000)
     seen = await noticed(samples)
     failed, leased = await replaced(samples, PoolSize(2, 4, 1))
     _, forked = await replaced(max(20, samples // 5), PoolSize(1, 1))
@@ -192,17 +199,20 @@ async def main(long: bool) -> None:
     ]
     figures(f"a pool, {samples} kills", rows)
     figures(f"{count} leases", await cycles(count))
-    share = await idling(50, 60 if long else 10)
+    share = await idling(50, rest)
     figures("at rest", [Figure("supervisor of 50 idle workers", share, "% of a core", 1)])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--long", action="store_true", help="more kills and leases")
-    told = parser.parse_args()
+    for name in ("short", "long"):
+        parser.add_argument(
+            f"--{name}", dest="length", action="store_const", const=name, default="usual"
+        )
+    *lengths, of_others = LENGTHS[parser.parse_args().length]
     logging.getLogger("amnode").setLevel(logging.CRITICAL)  # the ends are the benchmark's own
     with tempfile.TemporaryDirectory(prefix="am-") as own:  # files of others do not count
         tempfile.tempdir = own
-        asyncio.run(main(told.long))
+        asyncio.run(main(*lengths))
         tempfile.tempdir = None
-    others(50 if told.long else 5)
+    others(of_others)

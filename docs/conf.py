@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 
 import amnode
 from amnode.machine import transition
@@ -62,6 +65,25 @@ def _by_its_public_name(
     return found[0][1] if found else None
 
 
+class Files(SphinxDirective):
+    """`{files} node/policy`: what each file of a folder is for, by its own first sentence."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The table, as nodes."""
+        folder = Path(amnode.__file__).parent / self.arguments[0]
+        rows = ["| file | what it is for |", "|---|---|"]
+        for path in sorted(folder.glob("*.py")):
+            self.env.note_dependency(str(path))
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if said:
+                first = " ".join(said.partition("\n\n")[0].split()).replace("|", "\\|")
+                rows.append(f"| `{path.name}` | {first} |")
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.add_directive("files", Files)
     app.connect("missing-reference", _by_its_public_name)

@@ -11,25 +11,52 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+from cyclopts.argument import Argument
+
 import amnode
 from amnode import errors
+from amnode.cli import settings
+from amnode.cli.app import COMMANDS, make_app
+from amnode.cli.call import JobRow
+from amnode.cli.change import Changed
+from amnode.cli.diagram import Drawn
+from amnode.cli.doctor import Report
+from amnode.cli.exits import Exit
+from amnode.cli.findings import Finding
+from amnode.cli.inspect import Inspected
+from amnode.cli.logs import Line
+from amnode.cli.new import Written
+from amnode.cli.operate import Done
+from amnode.cli.settings import LogSettings, Settings
+from amnode.cli.version import Versions
+from amnode.cli.wait import Waited
+from amnode.machine.picture import svg
 from amnode.machine.schema import Relations, State, States
+from amnode.node.args import CrashReport
+from amnode.node.operator_args import PoolListing, WaiterRow, WorkerRow
+from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.options import (
     ClientOptions,
+    DispatchOptions,
     Option,
     PoolSize,
     SupervisorOptions,
     WorkerOptions,
     table,
 )
+from amnode.node.policy.view import Counts, PoolView
 from amnode.node.states import BootstrapStates, ClientStates, SupervisorStates, WorkerStates
+from amnode.node.telling import Inspection
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
+from amnode.rpc.tls_files import TlsFiles
 
 HERE = Path(__file__).parent
 
@@ -40,6 +67,7 @@ OPTIONS = {
     SupervisorOptions: "`Supervisor(..., opts=SupervisorOptions(...))`.",
     WorkerOptions: "`super().__init__(opts=WorkerOptions(...))` in a worker class.",
     ClientOptions: "`Client(..., opts=ClientOptions(...))`.",
+    DispatchOptions: "`Pool(..., dispatch=DispatchOptions(...))`.",
 }
 
 SCHEMAS = {
@@ -115,6 +143,11 @@ def states_page() -> str:
             "The states of each machine, in the order of their ticks. *auto*: activated by "
             "itself as soon as it can be. *multi*: may be called again while it is active. "
             "What the relations mean is in [concepts](../concepts.md).",
+            "",
+            "In the pictures a state stands under the one that it requires; a second one is "
+            "named in its box. Green arrows go to what it adds, red lines with a bar to what "
+            "it removes. Auto states are dashed, multi ones doubled. `python -m amnode.machine "
+            "my.module:MyStates --svg` draws yours.",
             *(line for cls, title in SCHEMAS.items() for line in _states(cls, title)),
             "",
         ]
@@ -124,6 +157,7 @@ def states_page() -> str:
 def _states(cls: type[States], title: str) -> Iterator[str]:
     said = _sentences(cls)
     yield from ("", f"## {title}", "", (cls.__doc__ or "").split("\n")[0], "")
+    yield from (f"![What the states of a {title.lower()} require]({title.lower()}.svg)", "")
     yield "| state | what it says | how it relates |"
     yield "|---|---|---|"
     for name, relations in cls.schema().items():
@@ -210,6 +244,165 @@ def _error(cls: type) -> Iterator[str]:
         yield from ("", f"One of {', '.join(f'`{member.name}`' for member in cls)}.")
 
 
+# -- the command line ----------------------------------------------------------------------
+
+#: What each command prints with `--json`, and what is in that.
+JSON: dict[str, tuple[str, tuple[type, ...]]] = {
+    "new": ("one object", (Written,)),
+    "doctor": ("one object", (Report, Finding)),
+    "up": ("nothing; `[log] format` says how it logs", ()),
+    "call": ("the result; without a job, a list of objects", (JobRow,)),
+    "set-pool": ("one object", (PoolSize,)),
+    "restart": ("one object", (Done,)),
+    "drain": ("the same", ()),
+    "resume": ("the same", ()),
+    "stop": ("the same", ()),
+    "add": ("one object", (Changed,)),
+    "remove": ("the same", ()),
+    "ps": ("one object", (PoolListing, PoolView, Counts, WorkerRow, WaiterRow)),
+    "top": ("what `ps` does, one object a line", ()),
+    "logs": ("one object a line", (Line,)),
+    "crashes": ("a list of objects", (CrashRecord, CrashReport)),
+    "inspect": ("one object; with `--follow`, then one a line", (Inspected, Inspection)),
+    "wait": ("one object", (Waited,)),
+    "diagram": ("one object", (Drawn,)),
+    "completion": ("one object: `shell`, and `script`", ()),
+    "version": ("one object", (Versions,)),
+}
+
+CLI_INTRO = """\
+# Command line
+
+    pip install 'amnode[cli]'
+    amnode --help
+
+The program `amnode` runs, watches and operates pools. `python -m amnode` is the same.
+
+## Which supervisor
+
+Commands find a supervisor by `--at`, or `AMNODE_AT`: its name, its directory, or the address of its local server. Without it they
+take the only one that runs here as this user: first those of `amnode up`, then those that programs run themselves.
+
+A supervisor leaves a file `operators.json`, which only its user can read, in its directory: its addresses, and the secret of its
+operators. So on the same machine, as the same user (or root), nothing more is needed. From elsewhere, pass the address with
+`--at`, and a file with the secret with `--operator-file`. `amnode call` is a client, and takes the clients' token from
+`--token-file`. Neither is ever an argument, which others on the machine could read. The clients' token operates nothing.
+
+What is in a file of secrets is the token alone, or all of `operators.json`. A file that is open to others is refused.
+
+| variable | instead of |
+|---|---|
+| `AMNODE_AT` | `--at` |
+| `AMNODE_OPERATOR_FILE`, or the secret itself in `AMNODE_OPERATOR_TOKEN` | `--operator-file` |
+| `AMNODE_TOKEN_FILE`, or the token itself in `AMNODE_TOKEN` | `--token-file` |
+| `AMNODE_AUTHORITY` | `--authority` |
+| `AMNODE_WORKER` | `--worker` of `call` |
+| `AMNODE_TIMEOUT` | `--timeout` |
+| `AMNODE_RUN_DIR` | the directory of run files: `$XDG_RUNTIME_DIR/amnode`, or `amnode-run-UID` among the temporary files |
+| `NO_COLOR` | colours, on a terminal |
+
+## How it ends
+
+Errors go to the standard error, in words; with `--json` as one object there: `error` (the class), `message`, `notes`, `exit`.
+With `--json` the standard output has JSON only. Its fields stay what they are; there may be more of them.
+"""
+
+
+def cli_page() -> str:
+    """The text of reference/cli.md."""
+    return "\n".join(
+        [
+            CLI_INTRO,
+            "| exit code | |",
+            "|---|---|",
+            *(f"| {code.value} | {said} |" for code, said in _exits()),
+            *_settings_table(),
+            *(line for group in COMMANDS.items() for line in _commands(*group)),
+            "",
+        ]
+    )
+
+
+def _exits() -> Iterator[tuple[Exit, str]]:
+    (body,) = [n.body for n in ast.parse(inspect.getsource(Exit)).body if hasattr(n, "body")]
+    texts = [n.value.value for n in body if isinstance(n, ast.Expr)][1:]
+    yield from zip(Exit, texts, strict=True)
+
+
+def _settings_table() -> Iterator[str]:
+    yield from ("", "## The settings of `amnode up`", "")
+    yield "A file in TOML, `amnode.toml` by default. Paths in it are taken from its directory."
+    example = (settings.__doc__ or "").partition("\n\n")[2].partition("\n\n1. ")[0]
+    yield from ("", "```toml", textwrap.dedent(example), "```")
+    for kind, table_name in ((Settings, ""), (LogSettings, "log"), (TlsFiles, "tls")):
+        if table_name:
+            yield from ("", f"`[{table_name}]`:")
+        yield from ("", "| key | default | what it is |", "|---|---|---|")
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        for name, text in _attributes(kind):
+            yield f"| `{name}` | {_shown(fields[name])} | {text} |"
+
+
+def _shown(field: msgspec.structs.FieldInfo) -> str:
+    default: object = field.default
+    if field.required:
+        return "needed"
+    if isinstance(default, str):
+        return f'`"{default}"`' if default else ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{list(default)}`".replace("'", '"') if isinstance(default, tuple) else ""
+
+
+def _attributes(kind: type) -> Iterator[tuple[str, str]]:
+    """The fields that a docstring has, and what it says of each."""
+    doc = inspect.getdoc(kind) or ""
+    entries = doc.partition("Attributes:\n")[2].partition("\n\n")[0]
+    for entry in re.split(r"\n {4}(?=\w[\w, ]*: )", "\n" + entries):
+        names, _, text = entry.strip().partition(": ")
+        for name in filter(None, names.split(", ")):
+            yield name, " ".join(text.split())
+
+
+def _commands(group: str, commands: tuple[tuple[str, str, str], ...]) -> Iterator[str]:
+    yield from ("", f"## {group}")
+    for name, _function, _line in commands:
+        command = make_app(name)[name]
+        shown = [a for a in command.assemble_argument_collection() if a.show]
+        usage = " ".join(a.name for a in shown if not a.name.startswith("-"))
+        yield from ("", f"### `amnode {name}{' ' + usage if usage else ''}`", "")
+        said = inspect.cleandoc(command.help).split("\n\n")
+        yield "\n\n".join(" ".join(paragraph.split()) for paragraph in said)
+        own = [a for a in shown if a.name not in _EVERYWHERE]
+        if own:
+            yield from ("", "| | default | |", "|---|---|---|")
+            yield from map(_argument, own)
+        yield from ("", f"`--json`: {JSON[name][0]}.")
+        for kind in JSON[name][1]:
+            yield from ("", f"| `{kind.__name__}` | |", "|---|---|")
+            yield from (f"| `{field}` | {text} |" for field, text in _attributes(kind))
+
+
+_EVERYWHERE = (
+    "--at",
+    "--operator-file",
+    "--token-file",
+    "--authority",
+    "--timeout",
+    "--json",
+)
+
+
+def _argument(argument: Argument) -> str:
+    names = ", ".join(f"`{name}`" for name in argument.names)
+    default = argument.field_info.default
+    plain = default not in (None, "", False, inspect.Parameter.empty)
+    shown = f"`{default}`" if plain and isinstance(default, int | float | str) else ""
+    choices = argument.get_choices()
+    among = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+    return f"| {names} | {shown} | {argument.parameter.help or ''}{among} |"
+
+
 # -- the wire format -----------------------------------------------------------------------
 
 _START, _END = "<!-- from wire.py -->\n", "<!-- to here -->\n"
@@ -227,11 +420,17 @@ def wire_page() -> str:
 
 
 WIRE = "reference/wire-format.md"
-PAGES = {
+PICTURES = {
+    f"reference/{title.lower()}.svg": partial(svg, cls.schema())
+    for cls, title in SCHEMAS.items()
+}
+PAGES: dict[str, Callable[[], str]] = {
     "reference/options.md": options_page,
     "reference/states.md": states_page,
     "reference/errors.md": errors_page,
+    "reference/cli.md": cli_page,
     WIRE: wire_page,
+    **PICTURES,
 }
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -143,9 +144,19 @@ def _has_pidfd() -> bool:
     return True
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 _PLATFORM: dict[str, Callable[[], bool]] = {
     "pidfd": _has_pidfd,
     "proc": Path("/proc/self/environ").exists,
+    "IPv6 on loopback": _has_ipv6,
 }
 _LACKS = pytest.StashKey[bool]()
 

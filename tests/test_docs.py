@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import re
 import subprocess
 import sys
@@ -19,9 +20,8 @@ PAGES_OF_DOCS = sorted(
 )
 PROSE = [*sorted(ROOT.glob("*.md")), *PAGES_OF_DOCS]
 #: A program, and what it prints; there is no other block between them.
-EXAMPLE = re.compile(
-    r"^```python\n(.*?)^```\n(?:(?!```)[^\n]*\n)*?^```text\n(.*?)^```", re.MULTILINE | re.DOTALL
-)
+_LINES = r"((?:(?!```)[^\n]*\n)*?)"
+EXAMPLE = re.compile(rf"^```python\n{_LINES}```\n{_LINES}```text\n{_LINES}```", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#:]*)(?:#([^)\s]*))?\)")
 NAME = re.compile(r"`([A-Z]\w+(?:Error|Lost|Failed|Cancelled))`")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -31,7 +31,8 @@ INCLUDED = re.compile(r"^```\{include\} (\S+)$", re.MULTILINE)
 
 def programs_of(page: Path) -> list[tuple[str, str]]:
     """The programs of a page, each with its output."""
-    return EXAMPLE.findall(page.read_text(encoding="utf-8"))
+    found = EXAMPLE.findall(page.read_text(encoding="utf-8"))
+    return [(program, output) for program, _between, output in found]
 
 
 def name_of(page: Path) -> str:
@@ -75,6 +76,78 @@ def test_its_example_prints_what_it_says(page: str, number: int, tmp_path: Path)
     assert ended.stdout == output
 
 
+#: The pages that are followed to their end: files are written, and commands run, as they say.
+FOLLOWED = [
+    "docs/tutorial.md",
+    "docs/howto/testing.md",
+    "docs/howto/browsers.md",
+    "docs/howto/models.md",
+]
+#: What a page needs and the machine may not have, as a file beside the others.
+PLAYWRIGHT = """
+class Browser:  # which is page, context and all the rest of it
+    def on(self, event, callback): ...
+    async def start(self): return self
+    async def launch(self): return self
+    async def new_context(self): return self
+    async def new_page(self): return self
+    async def goto(self, url): self.url = url
+    async def title(self):
+        return "Example Domain" if "example" in self.url else "Welcome to Python.org"
+    async def screenshot(self): return b"PNG"
+    async def close(self): ...
+    async def stop(self): ...
+    @property
+    def chromium(self): return self
+
+def async_playwright(): return Browser()
+"""
+STAND_INS = {"docs/howto/browsers.md": {"playwright/async_api.py": PLAYWRIGHT}}
+#: A block of a page: its language, the name of its file if it is one, and what is in it.
+STEP = re.compile(r"^```(\w+)\n(?:# (\w+\.\w+)\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
+#: What is another one in each run: workers, processes and times.
+VARYING = [
+    (re.compile(r"nw-(\w+)-[0-9a-f]{6}-\d+"), r"nw-\1"),
+    (re.compile(r"\bpid \d+"), "pid"),
+    (re.compile(r"\b\d+(\.\d+)? ?(s|ms|seconds)\b"), "time"),
+]
+
+
+def settled(text: str) -> str:
+    """What a program printed, without what varies."""
+    for found, shown in VARYING:
+        text = found.sub(shown, text)
+    return text
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_who_follows_a_page_gets_what_it_says(name: str, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    for file, text in STAND_INS.get(name, {}).items():
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    said = ""
+    for language, file, text in STEP.findall((ROOT / name).read_text(encoding="utf-8")):
+        if file:
+            (tmp_path / file).write_text(text, encoding="utf-8")
+        elif language == "sh":
+            ended = subprocess.run(
+                ["/bin/sh", "-ec", text],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=25,
+                check=False,
+            )
+            said = ended.stdout
+            assert ended.returncode == 0, f"{text}{said}"
+        elif language == "text":
+            assert settled(said) == settled(text)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_current(name: str) -> None:
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -99,7 +172,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         (ROOT / "docs/reference" / name).read_text(encoding="utf-8")
         for name in ("api.md", "errors.md")
     )
-    shown = re.findall(r"\.\. auto\w+:: amnode\.(\w+)", reference)
+    shown = re.findall(r"\.\. auto\w+:: amnode\.(\w+)\b(?!\.)", reference)
 
     assert sorted(shown) == sorted(amnode.__all__), "say what it is in docs/reference/api.md"
 
@@ -110,6 +183,18 @@ def test_the_errors_that_it_names_can_be_imported(page: Path) -> None:
     ours = {name for name in names if name != "CancelledError" and not hasattr(builtins, name)}
 
     assert ours <= set(amnode.__all__)
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    promises = [part for part in page.split("\n## ")[1:] if not part.startswith("And ")]
+
+    assert len(promises) >= 21
+    for promise in promises:
+        (line,) = re.findall(r"^Tests: (.*)\.$", promise, re.MULTILINE)
+        for path, _ in LINK.findall(line):
+            tests = (ROOT / "docs" / path).read_text(encoding="utf-8")
+            assert re.search(r"^(async )?def test_", tests, re.MULTILINE), path
 
 
 def test_the_wire_format_names_the_defaults_that_the_options_have() -> None:

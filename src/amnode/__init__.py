@@ -63,22 +63,35 @@ if TYPE_CHECKING:
     from amnode.machine.snapshot import Snapshot
     from amnode.machine.story import Story
     from amnode.machine.transition import Event
+    from amnode.node.args import SendPayloadArgs
     from amnode.node.client import Client
     from amnode.node.executor import PoolExecutor
     from amnode.node.executor_errors import CallLostError, ExecutorBrokenError
+    from amnode.node.failures import failure_of
     from amnode.node.inprocess_worker import in_process_launcher
+    from amnode.node.job_stream import JobStream
     from amnode.node.jobs import job
     from amnode.node.leased import LeasedWorker
     from amnode.node.listing import WorkerState
+    from amnode.node.local_pool import Pool
     from amnode.node.operator_args import WorkerRow
     from amnode.node.policy.options import (
         ClientOptions,
+        DispatchOptions,
         PoolSize,
         SupervisorOptions,
         WorkerOptions,
     )
+    from amnode.node.pool_map import PoolMap
+    from amnode.node.pool_stream import PoolStream
+    from amnode.node.progress import Progress
+    from amnode.node.progress_bar import progress_bar
     from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+    from amnode.node.submitted import Submitted
     from amnode.node.supervisor import Supervisor
+    from amnode.node.sync_map import SyncMap
+    from amnode.node.sync_pool import SyncCall, SyncPool
+    from amnode.node.sync_stream import SyncStream
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -88,6 +101,7 @@ if TYPE_CHECKING:
     from amnode.rpc.origin import Deferred, Origin
     from amnode.rpc.server import RpcServer
     from amnode.rpc.states import ConsumerStates
+    from amnode.rpc.tls_files import TlsFiles
     from amnode.rpc.transport.by_address import StreamTransport
 
 _HOME = {
@@ -144,11 +158,14 @@ _HOME = {
     "amnode.machine.snapshot": ("Snapshot",),
     "amnode.machine.story": ("Story",),
     "amnode.machine.transition": ("Event",),
+    "amnode.node.args": ("SendPayloadArgs",),
     "amnode.node.client": ("Client",),
+    "amnode.node.failures": ("failure_of",),
     "amnode.node.jobs": ("job",),
     "amnode.node.leased": ("LeasedWorker",),
     "amnode.node.policy.options": (
         "ClientOptions",
+        "DispatchOptions",
         "PoolSize",
         "SupervisorOptions",
         "WorkerOptions",
@@ -156,10 +173,20 @@ _HOME = {
     "amnode.node.executor": ("PoolExecutor",),
     "amnode.node.executor_errors": ("CallLostError", "ExecutorBrokenError"),
     "amnode.node.inprocess_worker": ("in_process_launcher",),
+    "amnode.node.progress": ("Progress",),
+    "amnode.node.progress_bar": ("progress_bar",),
+    "amnode.node.job_stream": ("JobStream",),
+    "amnode.node.submitted": ("Submitted",),
     "amnode.node.states": ("ClientStates", "SupervisorStates", "WorkerStates"),
     "amnode.node.listing": ("WorkerState",),
     "amnode.node.operator_args": ("WorkerRow",),
+    "amnode.node.local_pool": ("Pool",),
+    "amnode.node.pool_map": ("PoolMap",),
+    "amnode.node.pool_stream": ("PoolStream",),
     "amnode.node.supervisor": ("Supervisor",),
+    "amnode.node.sync_map": ("SyncMap",),
+    "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
+    "amnode.node.sync_stream": ("SyncStream",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -169,6 +196,7 @@ _HOME = {
     "amnode.rpc.origin": ("Deferred", "Origin"),
     "amnode.rpc.server": ("RpcServer",),
     "amnode.rpc.states": ("ConsumerStates",),
+    "amnode.rpc.tls_files": ("TlsFiles",),
     "amnode.rpc.transport.by_address": ("StreamTransport",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -189,6 +217,7 @@ __all__ = [
     "ContextExpiredError",
     "Deferred",
     "DeliveryError",
+    "DispatchOptions",
     "ErrorReport",
     "Event",
     "ExecutorBrokenError",
@@ -201,6 +230,7 @@ __all__ = [
     "JobCancelled",
     "JobError",
     "JobFailed",
+    "JobStream",
     "JobTimeoutError",
     "JobUnknownError",
     "LaunchError",
@@ -220,9 +250,13 @@ __all__ = [
     "Origin",
     "Outcome",
     "PayloadArgs",
+    "Pool",
     "PoolError",
     "PoolExecutor",
+    "PoolMap",
     "PoolSize",
+    "PoolStream",
+    "Progress",
     "PromiseBroken",
     "ProtocolError",
     "RefusedError",
@@ -233,6 +267,7 @@ __all__ = [
     "RpcTimeoutError",
     "Schema",
     "SchemaError",
+    "SendPayloadArgs",
     "SimulationError",
     "Snapshot",
     "State",
@@ -242,9 +277,15 @@ __all__ = [
     "States",
     "Story",
     "StreamTransport",
+    "Submitted",
     "Supervisor",
     "SupervisorOptions",
     "SupervisorStates",
+    "SyncCall",
+    "SyncMap",
+    "SyncPool",
+    "SyncStream",
+    "TlsFiles",
     "WaitTimeoutError",
     "Worker",
     "WorkerConnError",
@@ -256,9 +297,11 @@ __all__ = [
     "WorkerRow",
     "WorkerState",
     "WorkerStates",
+    "failure_of",
     "in_process_launcher",
     "job",
     "pipe",
+    "progress_bar",
     "run_worker",
     "wait_all",
     "wait_any",

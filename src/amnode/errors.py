@@ -38,7 +38,7 @@
         ├── JobArgumentsError (TypeError)  arguments that do not fit the job
         ├── JobTimeoutError (TimeoutError) the job ran past its deadline
         ├── JobCancelled                   the job was cancelled before it ended
-        └── JobFailed                      the job raised; carries the remote traceback
+        └── JobFailed                      the job raised what its caller does not know
 
 A message says what was wrong, with which value, and what to do. Errors cross the wire as
 ``ErrorData``: the class is looked up by name in this tree and nowhere else.
@@ -58,6 +58,7 @@ class Cause(StrEnum):
     SIGNAL = "signal"
     HANG = "hang"
     START_TIMEOUT = "start timeout"
+    HARD_DEADLINE = "hard deadline"
     REFUSED = "refused"
     LOST = "lost"
 
@@ -308,19 +309,26 @@ class JobCancelled(JobError):
 
 
 class JobFailed(JobError):
-    """The job raised.
+    """The job raised something that its caller does not know, or its result cannot be sent.
+
+    What the caller does know (an exception of Python, or one in `exceptions` of the worker
+    class) is raised as itself, with this as its cause; `amnode.failure_of` tells both.
 
     Attributes:
         error_type: the class name of what it raised.
         traceback: the remote traceback, as text.
+        raised: what is needed to raise it again, as it crosses.
     """
 
-    wire_fields = ("error_type", "traceback")
+    wire_fields = ("error_type", "traceback", "raised")
 
-    def __init__(self, message: str, *, error_type: str = "", traceback: str = "") -> None:
+    def __init__(
+        self, message: str, *, error_type: str = "", traceback: str = "", raised: str = ""
+    ) -> None:
         super().__init__(message)
         self.error_type = error_type
         self.traceback = traceback
+        self.raised = raised
         if traceback:
             self.add_note(f"The traceback on the worker:\n{traceback.rstrip()}")
 

@@ -42,7 +42,7 @@ ELSEWHERE = {
     "SIGSTOP x starting": "is the same as one that never calls back: tests/promises",
     "memory limit": "renewal by max_rss: tests/promises/test_renewal.py; no cgroup here",
     "bad starts": "tests/promises/test_restart_loop.py and test_slow_start.py",
-    "network": "both ends in one process: tests/pairs, and make cuts and make fuzz",
+    "network": "figure R5-network; each byte of it: make cuts and make fuzz",
     "client SIGKILL": "tests/promises/test_killed_client.py",
     "supervisor SIGKILL": "figure R15",
     "host (descriptors, full disk, EAGAIN, clock)": "not injected",
@@ -181,7 +181,7 @@ async def kills(count: int, chance: random.Random, found: Found) -> None:
     ):
         for _ in range(count):
             await supervisor.until(lambda v: v.counts.idle == v.counts.total == 3)
-            state = chance.choice(("idle", "busy"))
+            state = chance.choice(("idle", "handed over", "busy"))
             found.counts[f"killed while {state}"] += 1
             if state == "idle":
                 row = chance.choice(await supervisor.workers())
@@ -189,6 +189,9 @@ async def kills(count: int, chance: random.Random, found: Found) -> None:
                 with found.timed("SIGKILL noticed"):
                     os.kill(row.pid, signal.SIGKILL)
                     await missing
+                continue
+            if state == "handed over":
+                await _kill_handed_over(supervisor, found)
                 continue
             async with client.lease() as worker:
                 call = asyncio.create_task(worker.call(Plain.last))
@@ -205,6 +208,22 @@ async def kills(count: int, chance: random.Random, found: Found) -> None:
     found.within("SIGKILL noticed", 0.99, 0.01)
     found.within("call failed", 0.99, 0.05)
     found.within("another leased", 0.99, 0.05)
+
+
+async def _kill_handed_over(supervisor: WatchedSupervisor, found: Found) -> None:
+    raw = RawClient(supervisor)
+    grant = await raw.ask()
+    row = await supervisor.row(grant.worker_id)
+    with found.timed("told who was granted it"):
+        os.kill(row.pid, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            crashed = await raw.crashed
+    report = crashed.report
+    found.check(
+        (report.cause, report.signal, report.state) == (Cause.SIGNAL, "SIGKILL", "handed over"),
+        f"a kill while handed over: {report}",
+    )
+    await raw.rpc.stop()
 
 
 async def hangs(count: int, chance: random.Random, found: Found) -> None:

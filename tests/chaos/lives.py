@@ -1,4 +1,4 @@
-"""R8, R13 and R15: leases by the thousand, cancelled acquires, and supervisors that die."""
+"""R8, R13 and R15: leases by the thousand, cancels at every await, and supervisors that die."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import random
 import signal
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from amnode import Client
+from amnode import Client, LeasedWorker
 from tests.chaos.found import Found
 from tests.promises.pools import (
     PATIENCE,
@@ -61,17 +62,55 @@ async def cycles(count: int, chance: random.Random, found: Found) -> None:
 
 
 async def cancels(count: int, chance: random.Random, found: Found) -> None:
-    """R13: an acquire or a release, cancelled at each of its awaits in turn."""
+    """R13: an acquire, a call and a release, cancelled at each of their awaits in turn."""
+    acquires = count - 2 * (count // 3)
+    await _cancelled_acquires(acquires, chance, found)
+    for name in ("call", "release"):
+        await _cancelled(name, count // 3, chance, found)
+
+
+async def _cancelled(name: str, count: int, chance: random.Random, found: Found) -> None:
+    """Nothing is lost by it: the same worker serves on, and what was asked ran at most once."""
+    step = 0
+    async with pool(1, grace=1000.0) as supervisor, client_of(supervisor) as client:
+        (mine,) = [row.id for row in await supervisor.workers()]
+        for number in range(count):
+            step += 1
+            late = chance.random() < 0.5
+            worker = await client.req_worker()
+            before = await worker.call(Plain.count_of_runs)
+            make = worker.release if name == "release" else partial(_call, worker, number)
+            try:
+                await cancelled_at(make, step, late=late)
+                found.counts[f"cancelled {name}"] += 1
+            except EndOfSteps:
+                found.counts[f"all of a {name}"] += 1
+                step = 0
+            if name == "call":
+                ran = await worker.call(Plain.count_of_runs) - before
+                found.check(ran in (0, 1), f"call, step {step}: ran {ran} times")
+            await worker.release()
+            await supervisor.all_idle(1)
+            now = [row.id for row in await supervisor.workers()]
+            found.check(now == [mine], f"{name}, step {step}, late={late}: {mine}, now {now}")
+            mine = now[0]
+
+
+async def _call(worker: LeasedWorker, number: int) -> int:
+    return await worker.call(Plain.square, number)
+
+
+async def _cancelled_acquires(count: int, chance: random.Random, found: Found) -> None:
     async with pool(1, delivery_timeout=1000.0, grace=1000.0) as supervisor:
         (mine,) = [row.id for row in await supervisor.workers()]
         step = 0
-        while found.counts["cancelled"] < count:
+        while found.counts["cancelled acquire"] < count:
             step += 1
             late = chance.random() < 0.5
             async with client_of(supervisor) as client:
                 try:
                     await cancelled_at(client.req_worker, step, late=late)
-                    found.counts["cancelled"] += 1
+                    found.counts["cancelled acquire"] += 1
                 except EndOfSteps as end:
                     await end.args[0].release()
                     found.counts["all of an acquire"] += 1

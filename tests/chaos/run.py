@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from tests.chaos import faults, lives
+from tests.chaos import ends, faults, lives, network, twins
 from tests.chaos.found import Found
 
 
@@ -28,10 +28,14 @@ class FigureOf(NamedTuple):
 
 FIGURES = {
     "R5": FigureOf("the fault matrix", faults.matrix, 100),
+    "R5-network": FigureOf("faults of the network", network.faults, 60),
     "R6": FigureOf("kills, and their times", faults.kills, 200),
     "R7": FigureOf("hangs", faults.hangs, 12),
     "R8": FigureOf("lease cycles", lives.cycles, 5000),
+    "R9": FigureOf("violent ends", ends.violent, 25),
+    "R10": FigureOf("stale supervisors", twins.rounds, 10),
     "R13": FigureOf("cancels at every await", lives.cancels, 200),
+    "R15-stop": FigureOf("graceful stops under load", ends.stops, 15),
     "R15": FigureOf("supervisors killed and restarted", lives.restarts, 10),
 }
 

@@ -9,7 +9,18 @@ import pytest
 from tests.chaos.found import Found
 from tests.chaos.run import FIGURES
 
-SAMPLES = {"R5": 5, "R6": 6, "R7": 1, "R8": 60, "R13": 10, "R15": 1}
+SAMPLES = {
+    "R5": 5,
+    "R5-network": 6,
+    "R6": 6,
+    "R7": 1,
+    "R8": 60,
+    "R9": 2,
+    "R10": 1,
+    "R13": 12,
+    "R15-stop": 1,
+    "R15": 1,
+}
 
 
 @pytest.mark.parametrize("name", FIGURES)

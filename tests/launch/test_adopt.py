@@ -72,7 +72,7 @@ async def test_the_kernel_says_how_it_ended(children: Children, tmp_path: Path) 
     record = await process.wait()
     pidfd = os.pidfd_open(os.getpid())
     try:
-        process_module._exit_of(pidfd)
+        process_module.exit_of(pidfd)
     except OSError:
         assert not record.known
     else:

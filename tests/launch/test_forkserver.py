@@ -525,7 +525,7 @@ async def test_a_dead_server_is_replaced_and_what_it_forked_lives_on(forks: Fork
 async def test_where_the_kernel_cannot_say_the_end_is_unknown(
     forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_exit_of", lambda pidfd: None)
+    monkeypatch.setattr(process, "exit_of", lambda pidfd: None)
     monkeypatch.setattr(process, "_REAP_TIMEOUT", 0.0)
     found = await forks.staying()
     forks.server.kill()

@@ -102,7 +102,7 @@ def end_violently(kind: str, delay: float | None = None) -> list[str]:
                 program.stdin.write(b"end\n")
                 program.stdin.close()
             program.wait(PATIENCE)
-        return _left(cookie)
+        return left_of(cookie)
 
 
 def _kill(kind: str, program: subprocess.Popen[bytes], pids: dict[str, list[int]]) -> None:
@@ -130,7 +130,7 @@ def _children(pid: int) -> dict[str, list[int]]:
     return found
 
 
-def _left(cookie: str) -> list[str]:
+def left_of(cookie: str) -> list[str]:
     """The processes that are still there when they had time to go; they are ended then."""
     deadline = time.monotonic() + PATIENCE
     wanted = f"{COOKIE}={cookie}".encode()

@@ -34,6 +34,16 @@ from tests.pairs.session_pair import (
 )
 
 
+def frames(data: bytes) -> list[bytes]:
+    """What was sent together, frame by frame."""
+    found: list[bytes] = []
+    while data:
+        size = 4 + int.from_bytes(data[:4], "little")
+        found.append(data[:size])
+        data = data[size:]
+    return found
+
+
 def end_of(events: list[object]) -> Closed:
     (closed,) = (event for event in events if isinstance(event, Closed))
     return closed
@@ -182,10 +192,34 @@ def test_a_reflected_proof_passes_neither_way() -> None:
     pair = Pair()
     deliver(pair.server, sent_by(pair.client))
     deliver(pair.client, sent_by(pair.server))
-    proof = wire.from_frame(sent_by(pair.client)[4:])
+    proof = wire.from_frame(frames(sent_by(pair.client))[0][4:])
     assert isinstance(proof, wire.Proof)
     reflected = wire.to_frame(wire.Welcome(proof.proof))
     assert isinstance(end_of(deliver(pair.client, reflected)).error, AuthError)
+
+
+def test_what_comes_with_a_proof_that_fails_is_not_looked_at() -> None:
+    pair = Pair(secret=b"another")
+    deliver(pair.server, sent_by(pair.client))
+    deliver(pair.client, sent_by(pair.server))
+    proof, subscribe = frames(sent_by(pair.client))
+    assert isinstance(wire.from_frame(subscribe[4:]), wire.Subscribe)
+    events = deliver(pair.server, proof + subscribe)
+    assert isinstance(end_of(events).error, AuthError)
+    (answer,) = frames(sent_by(pair.server))
+    assert isinstance(wire.from_frame(answer[4:]), wire.Failure)
+
+
+def test_a_client_may_subscribe_after_the_welcome() -> None:
+    pair = Pair()
+    deliver(pair.server, sent_by(pair.client))
+    deliver(pair.client, sent_by(pair.server))
+    proof, subscribe = frames(sent_by(pair.client))
+    deliver(pair.server, proof)
+    deliver(pair.client, sent_by(pair.server))
+    deliver(pair.server, subscribe)
+    deliver(pair.client, sent_by(pair.server))
+    assert pair.client.phase is pair.server.phase is Phase.OPEN
 
 
 def test_two_interleaved_sessions_do_not_pass_with_each_others_proofs() -> None:
@@ -275,7 +309,7 @@ def test_no_other_message_is_taken_before_the_handshake_is_done(
 ) -> None:
     pair = Pair()
     for _ in range(after):
-        deliver(pair.server, sent_by(pair.client))
+        deliver(pair.server, frames(sent_by(pair.client))[0])  # the proof without what follows
         deliver(pair.client, sent_by(pair.server))
     expected = [wire.Hello, wire.Proof, wire.Subscribe][after]
     if type(message) is expected:
@@ -356,9 +390,11 @@ def test_a_client_refuses_a_source_that_contradicts_itself(
     pair = Pair()
 
     def meddle(data: bytes) -> bytes:
-        if data and isinstance(found := wire.from_frame(data[4:]), wire.Synced):
-            return wire.to_frame(wrong(found))
-        return data
+        changed = b""
+        for frame in frames(data):
+            found = wire.from_frame(frame[4:])
+            changed += wire.to_frame(wrong(found)) if type(found) is wire.Synced else frame
+        return changed
 
     pair.meddle = meddle
     assert isinstance(failed(pair), ProtocolError)

@@ -411,3 +411,63 @@ def test_damage_ends_in_a_protocol_error_or_in_the_right_state(at: int, junk: by
     deliver(pair.client, sent_by(pair.server))
     if pair.client.phase is Phase.OPEN:
         assert pair.client.follower.ticks == pair.source.now
+
+
+# -- acknowledgements that wait --------------------------------------------------------------
+
+
+def acks(data: bytes) -> list[int]:
+    """The payloads that are acknowledged in what was sent."""
+    found: list[int] = []
+    while data:
+        size = 4 + int.from_bytes(data[:4], "little")
+        message = wire.from_frame(data[4:size])
+        if isinstance(message, wire.Ack):
+            found.append(message.payloads)
+        data = data[size:]
+    return found
+
+
+def pay(pair: Pair, count: int = 1, size: int = 10) -> bytes:
+    """So many payloads arrive; what the client says to it."""
+    for _ in range(count):
+        pair.served.send_payload("p", wire.encode(b"x" * size, "A payload"))
+        pair.carry_down(sent_by(pair.server))
+    return sent_by(pair.client)
+
+
+def test_a_payload_is_acknowledged_at_once_by_default() -> None:
+    pair = Pair().opened()
+    assert acks(pay(pair)) == [1] and not pair.client.is_late
+
+
+def test_one_that_may_wait_is_acknowledged_with_whatever_is_said_next() -> None:
+    pair = Pair(options=RpcOptions(ack_delay=1.0)).opened()
+    assert pay(pair) == b"" and pair.client.is_late
+    pair.client.ask(0, [0])
+    said = sent_by(pair.client)
+    assert acks(said) == [1] and not pair.client.is_late
+    pair.carry_up(said)
+    assert pair.served.memory.payloads() == []
+
+
+def test_one_that_waits_is_acknowledged_when_its_time_is_over() -> None:
+    pair = Pair(options=RpcOptions(ack_delay=1.0)).opened()
+    assert pay(pair) == b""
+    pair.client.ack_late()
+    assert acks(sent_by(pair.client)) == [1]
+    pair.client.ack_late()
+    assert sent_by(pair.client) == b""
+
+
+@pytest.mark.parametrize(("count", "size"), [(16, 10), (1, 70_000)])
+def test_many_or_large_ones_do_not_wait(count: int, size: int) -> None:
+    pair = Pair(options=RpcOptions(ack_delay=1.0)).opened()
+    assert acks(pay(pair, count, size)) == [count]
+
+
+def test_a_goodbye_comes_after_what_was_kept_back() -> None:
+    pair = Pair(options=RpcOptions(ack_delay=1.0)).opened()
+    pay(pair)
+    pair.client.goodbye("over")
+    assert acks(sent_by(pair.client)) == [1]

@@ -13,11 +13,13 @@ import pytest
 
 from amnode.errors import ConnectionLost, DeliveryError, RefusedError
 from amnode.machine.machine import Machine
+from amnode.machine.mixins import StateSource
 from amnode.machine.queue import EXECUTED
 from amnode.machine.schema import State, States
 from amnode.machine.transition import Event
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
+from amnode.rpc.mux import Mux
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.origin import Origin
 from tests.pairs.driven import EAGER, House
@@ -40,6 +42,14 @@ class Store(States):
     Put = State(multi=True)
     Get = State(multi=True)
     Tick = State(multi=True)
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A payload for the clients of a source."""
+
+    name: str
+    data: Any
+    to: str = ""
 
 
 class Shelf:
@@ -74,6 +84,13 @@ def reading(client: RpcClient) -> Any:
     link = client._link
     assert link is not None and link.connection is not None
     return link.connection
+
+
+async def test_a_delivery_ends_although_its_acknowledgement_may_wait(tcp: House) -> None:
+    mux = await tcp.mux()
+    await tcp.connect(options=RpcOptions(ack_delay=0.01))
+    (server,) = mux.servers.values()
+    await server.deliver("p", b"data")
 
 
 # -- any size ------------------------------------------------------------------------------
@@ -308,3 +325,67 @@ async def test_too_many_calls_are_refused(tcp: House) -> None:
         client.source.add1("Tick")
     assert [await call for call in calls] == [EXECUTED] * 3
     assert await client.source.add1("Tick") is EXECUTED
+
+
+# -- payloads that a source hands over by a state ----------------------------------------------
+
+
+class Talking(StateSource):
+    """A source with states of its own."""
+
+    Give = State(multi=True)
+
+
+async def talker(house: House) -> Mux:
+    house.source = Machine(Talking, id="talker")
+    return await house.mux(exposure=Exposure(mutable={"Give": None}))
+
+
+async def test_what_a_source_adds_as_a_payload_goes_to_its_clients(line: House) -> None:
+    await talker(line)
+    heard: list[Any] = []
+    told = asyncio.Event()
+
+    def take(name: str, data: msgspec.Raw) -> None:
+        heard.append((name, msgspec.msgpack.decode(data)))
+        told.set()
+
+    await line.connect(on_payload=take)
+    source = line.source
+    assert not source.add1("SendPayload")  # without a name it is none
+    assert source.add1("SendPayload", Named("news", [1, 2]))
+    assert source.add1("SendPayload", Named("for another", 0, to="rc-you"))
+    assert source.add1("SendPayload", Named("more", None, to="rc-me"))
+    while len(heard) < 2:
+        told.clear()
+        await told.wait()
+    assert heard == [("news", [1, 2]), ("more", None)]
+    assert source.not1("SendPayload")
+
+
+async def test_one_that_cannot_cross_is_an_error_of_the_source(line: House) -> None:
+    mux = await talker(line)
+    await line.connect()
+    line.source.add1("SendPayload", Named("odd", object()))
+    assert line.source.is1("ErrSendPayload")
+    assert isinstance(line.source.err, DeliveryError)
+    await mux.stop()
+    line.source.remove(("ErrSendPayload", "Exception"))
+    line.source.add1("SendPayload", Named("nobody serves it", object()))
+    assert line.source.not1("ErrSendPayload")
+
+
+async def test_an_answer_that_the_source_cannot_give_is_an_error_of_it(line: House) -> None:
+    await talker(line)
+    door = (await line.connect()).source
+
+    def GiveState(event: Event) -> None:
+        origin = event.mutation.origin
+        assert isinstance(origin, Origin)
+        with pytest.raises(DeliveryError):
+            origin.defer().answer(object())
+
+    line.source.bind({"GiveState": GiveState})
+    with pytest.raises(DeliveryError):
+        await door.request(["Give"])
+    assert line.source.is1("ErrProviding")

@@ -606,7 +606,7 @@ async def test_a_server_that_remembers_nothing_makes_a_new_session(line: House) 
     assert await client.source.add1("Unlocked") is EXECUTED
 
 
-async def test_an_answer_that_was_evicted_is_unknown_and_not_run_again(line: House) -> None:
+async def test_an_answer_that_was_evicted_is_lost_and_not_run_again(line: House) -> None:
     await line.mux(options=RpcOptions(answers_kept=1))
     proxy = await line.behind_proxy()
     client = await line.connect(options=EAGER)
@@ -621,9 +621,9 @@ async def test_an_answer_that_was_evicted_is_unknown_and_not_run_again(line: Hou
     proxy.refusing = False
     ticks = line.source.tick("Work")
     for call in calls[:2]:
-        with pytest.raises(ConnectionLost, match="unknown") as raised:
+        with pytest.raises(ConnectionLost, match="has run, and its answer is lost") as raised:
             await call
-        assert raised.value.outcome is Outcome.UNKNOWN
+        assert raised.value.outcome is Outcome.RUN
     assert await calls[2] is EXECUTED
     assert line.source.tick("Work") == ticks
 

@@ -45,9 +45,9 @@ def calls(pair: Pair) -> list[int]:
     return [event.seq for event in pair.seen_by_server if isinstance(event, Called)]
 
 
-def deferring() -> Pair:
+def deferring(options: RpcOptions | None = None) -> Pair:
     """An open pair whose server answers nothing by itself."""
-    pair = Pair().opened()
+    pair = Pair(options=options).opened()
     pair.run = lambda event: None
     return pair
 
@@ -110,7 +110,7 @@ def test_a_deferred_answer_that_comes_due_before_it_is_asked_again_is_given_once
     assert pair.client.phase is Phase.OPEN
 
 
-def test_an_answer_that_was_evicted_is_unknown_and_nothing_runs_again() -> None:
+def test_an_answer_that_was_evicted_is_lost_and_nothing_runs_again() -> None:
     pair = Pair(options=RpcOptions(answers_kept=1)).opened()
     pair.client.ask(0, [0])
     pair.client.ask(0, [1])
@@ -119,6 +119,21 @@ def test_an_answer_that_was_evicted_is_unknown_and_nothing_runs_again() -> None:
     pair.resume()
     assert calls(pair) == [1, 2]
     assert answers(pair) == [(1, Outcome.UNKNOWN), (2, Outcome.EXECUTED)]
+    (lost, _) = [event for event in pair.seen_by_client if isinstance(event, Answered)]
+    assert lost.value == wire.TRUE  # it is known to have run
+
+
+def test_of_one_that_was_refused_it_is_not_said_that_it_ran() -> None:
+    pair = deferring(options=RpcOptions(answers_kept=1))
+    pair.client.ask(0, [0])
+    pair.client.ask(0, [1])
+    pair.carry_up(sent_by(pair.client))
+    pair.server.answer(1, Outcome.CANCELED)
+    pair.server.answer(2, Outcome.CANCELED)
+    sent_by(pair.server)
+    pair.resume()
+    (lost, _) = [event for event in pair.seen_by_client if isinstance(event, Answered)]
+    assert (lost.outcome, lost.value) == (Outcome.UNKNOWN, NIL)
 
 
 def test_answers_that_have_arrived_are_forgotten_by_the_server() -> None:

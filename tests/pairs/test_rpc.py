@@ -128,6 +128,21 @@ async def test_a_done_result_is_reflected_by_the_replica(house: House) -> None:
     assert door.time() == house.source.time()
 
 
+async def test_a_result_calls_back_once_it_is_done(house: House) -> None:
+    await house.mux()
+    door = (await house.connect()).source
+    told: list[tuple[str, bool]] = []
+    first, second = door.add1("Unlocked"), door.add1("Unlocked")
+    first.then(lambda result: told.append(("first", bool(result))))
+    second.then(lambda result: told.append(("second", result.done)))
+    second.then(lambda _: told.append(("again", door.is1("Unlocked"))))
+    assert told == []
+    await second
+    assert told == [("first", True), ("second", True), ("again", True)]
+    second.then(lambda result: told.append(("at once", bool(result))))
+    assert told[-1] == ("at once", True)
+
+
 async def test_mutations_are_on_their_way_without_being_awaited_and_in_order(
     house: House,
 ) -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from amnode import (
+    AuthError,
     LeaseTimeoutError,
     OptionError,
     PoolError,
@@ -33,9 +34,11 @@ def operator_of(supervisor: Supervisor) -> AbstractAsyncContextManager[RpcClient
 
 
 @asynccontextmanager
-async def connected(address: str, token: bytes) -> AsyncIterator[RpcClient]:
+async def connected(
+    address: str, token: bytes, id: str = "rc-somebody"
+) -> AsyncIterator[RpcClient]:
     """Somebody who knows the token."""
-    rpc = RpcClient(address, id="rc-somebody", secret=token, schema=S)
+    rpc = RpcClient(address, id=id, secret=token, schema=S)
     await rpc.start()
     try:
         yield rpc
@@ -129,6 +132,38 @@ async def test_a_drained_pool_can_be_stopped() -> None:
         await supervisor.drain()
         await supervisor.stop()
         assert supervisor.machine.not1(S.Draining)
+
+
+async def test_a_peer_supervisor_may_not_operate() -> None:
+    async with pool(1) as supervisor:
+        rpc = RpcClient(
+            supervisor.local_addr, id="rc-ns-peer.1", secret=supervisor.token, schema=S
+        )
+        await rpc.start()
+        try:
+            size = SetPoolArgs(min=1, max=2, warm=1)
+            for asked in (
+                rpc.source.add1(S.SetPool, size),
+                rpc.source.add1(S.RollingRestart),
+                rpc.source.add1(S.Draining),
+                rpc.source.toggle1(S.Draining),
+                rpc.source.remove1(S.Start),
+                rpc.source.add1(S.ListWorkers),
+                rpc.source.add1(S.ListCrashes),
+                rpc.source.add1(S.ReadOutput),
+            ):
+                with pytest.raises((RefusedError, PoolError)):
+                    await asked
+            supervisor.machine.add1(S.Draining)
+            with pytest.raises(RefusedError, match="may not operate"):
+                await rpc.source.remove1(S.Draining)
+        finally:
+            await rpc.stop()
+        assert supervisor.view().draining and not supervisor.view().stopping
+        for id in ("rc-somebody", "rc-op-1", "rc-nc-super-me.1"):
+            with pytest.raises(AuthError):
+                async with connected(supervisor.local_addr, supervisor.token, id):
+                    pass
 
 
 # -- through the local server --------------------------------------------------------------

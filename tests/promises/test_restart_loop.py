@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from amnode import PoolError, Worker
+from amnode import LeaseTimeoutError, PoolError, Worker
 from tests.promises.broken import Unimportable
 from tests.promises.pools import WatchedSupervisor, client_of, short
 from tests.promises.workers import NoSuchThing, Plain
@@ -84,14 +84,18 @@ async def test_a_program_that_never_calls_back_is_ended() -> None:
         assert error is not None
 
 
-async def test_a_request_meanwhile_ends_at_its_deadline_and_says_why() -> None:
+async def test_a_request_meanwhile_ends_at_its_deadline_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     opts = short(1, restart_intensity=1, back_off_base=1000.0, back_off_cap=1000.0)
     async with WatchedSupervisor(NoSuchThing, opts=opts) as supervisor:
         with pytest.raises(PoolError):
             await supervisor.when_ready()
         async with client_of(supervisor, kind=NoSuchThing) as client:
-            with pytest.raises(TimeoutError):
+            with pytest.raises(LeaseTimeoutError, match="they fail to start"):
                 await client.req_worker(timeout=0.1)
+        (told,) = (r.getMessage() for r in caplog.records if "starts no workers" in r.message)
+        assert "there is no licence" in told
 
 
 async def test_when_the_cause_is_gone_the_pool_is_whole(tmp_path, monkeypatch) -> None:

@@ -134,8 +134,7 @@ SCHEMAS = (
 #: States that nothing of this package sets, and why that is right.
 SET_BY_OTHERS = {
     "WebSocketTunnel": "connections are streams; a tunnel belongs to a transport of the user",
-    "ErrProviding": "for the program whose machine is the source: it has no such payload",
-    "SendPayload": "likewise; supervisor and worker refuse it, and have two of their own",
+    "SendPayload": "by a program at its source; supervisor and worker have two of their own",
 }
 #: Those of a connection, which show on a client with a prefix (`amnode.node.client`).
 MIRRORED = {

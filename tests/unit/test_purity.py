@@ -27,41 +27,44 @@ PURE, DRIVERS, OUTSIDE = ("pure", "driver", "outside")
 KINDS = {
     PURE: """
         errors.py
-        machine/  arguments binding breakpoints clock diagram mixins plan queue related resolve
-        machine/  schema snapshot story transition
-        rpc/  address backoff exposure options states
+        machine/  arguments binding breakpoints clock diagram mixins picture plan queue related
+        machine/  resolve schema snapshot story transition
+        rpc/  address backoff exposure options states tls_files
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args jobs names node_args operator_args states
-        node/  call_book
-        node/policy/  adopt_records adoption core crash deadlines ending events health lease
-        node/policy/  leasing options owner passing pool renewal restart roster sizing starting
-        node/policy/  view waitlist watching
+        node/  job_note
+        node/  args call_book failures jobs names node_args operator_args progress states values
+        node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
+        node/policy/  events health lease leasing options owner pace passing pool renewal
+        node/policy/  restart roster sizing starting view waitlist watching
         testing/  faults safety search trace
-        cli/  exits
+        cli/  exits findings project settings
     """,
     DRIVERS: """
+        __main__.py
         machine/  __main__ api combine fast_path local_api log machine pipes queue_waits threads
         machine/  tracing waits watchdog
-        rpc/transport/  memory port
         rpc/  client link mux network_machine origin pulse remote server service streams
+        rpc/transport/  memory port
         launch/  inprocess
-        node/  add_errors adopt bootstrap client inprocess_worker launching lease_watch leased
-        node/  listing operating peers reporting supervisor transition_log work worker
-        node/  worker_link
-        node/  driver_thread executor_control executor_worker
-        testing/  __main__ batch deployment host injector loop network rest sim_client
-        testing/  sim_worker simulation
-        __main__.py
-        cli/  app entry operator ps shared show
+        node/  add_errors adopt bootstrap chunks client dispatcher driver_thread
+        node/  executor_control executor_worker inprocess_worker items job_stream job_thread
+        node/  launching lease_watch leased listing local_pool looking loop_host loop_thread
+        node/  operating operators peers pending_call pool_calls pool_feed pool_map pool_stream
+        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool
+        node/  sync_stream telling timers transition_log warm work worker worker_link
+        testing/  __main__ actor batch deployment host injector loop network rest running
+        testing/  sim_client sim_worker simulation
+        cli/  app call change completion crashes diagram doctor entry inspect journal logs
+        cli/  machines new operate operator ps shared show top trial up version wait
     """,
     OUTSIDE: """
-        rpc/transport/  by_address failures stream tcp tls unix
+        rpc/transport/  by_address failures stream tcp tls unix with_files
         launch/  command entry fork_channel forking forkserver output_file process reaper
-        node/  class_name memory outside private_directory state_directory
-        cli/  places
-        node/  executor executor_calls executor_errors executor_pickle executor_wire
+        node/  class_name executor executor_calls executor_errors executor_pickle executor_wire
+        node/  hard_deadline memory output_tail outside private_directory state_directory
+        cli/  notify places probes
     """,
 }
 
@@ -333,7 +336,10 @@ TRANSPORT = [path for path in _listed(OUTSIDE) if path.startswith("rpc/transport
 _pickles = _imports_of("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle")
 
 LAUNCH = [path for path in _listed(OUTSIDE) if path.startswith("launch/")]
+#: What asks the system what it offers has to try it.
+PROBES = "cli/probes.py"
 JUDGES = ["testing/safety.py", "testing/search.py"]
+CLOCKS = ["node/outside.py", "node/hard_deadline.py"]
 #: What is looked for, and the only files that may have it.
 ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     "tick & 1": (_parity_of_ticks, ["machine/clock.py"]),
@@ -344,7 +350,13 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "socket, ssl": (
         _imports_of("socket", "ssl"),
-        [*TRANSPORT, "launch/fork_channel.py", "node/executor_wire.py"],
+        [
+            *TRANSPORT,
+            "launch/fork_channel.py",
+            "cli/notify.py",
+            "node/executor_wire.py",
+            PROBES,
+        ],
     ),
     "os.kill": (_os_kill, ["launch/reaper.py"]),
     "other signals, and reaping": (
@@ -353,13 +365,22 @@ ONLY_IN: dict[str, tuple[Find, list[str]]] = {
     ),
     "opening of pidfds": (
         _mentions_of("pidfd_open"),
-        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")],
+        [f"launch/{name}.py" for name in ("process", "reaper", "forking", "forkserver")]
+        + [PROBES],
     ),
     "secrets, random": (_imports_of("secrets", "random", "uuid"), _listed(DRIVERS)),
     "loop.time()": (_loop_time, [*_listed(DRIVERS), *TRANSPORT, *LAUNCH]),
     "another clock": (
         _imports_of("time"),
-        [*LAUNCH, "testing/__main__.py", "node/executor.py", "node/executor_worker.py"],
+        [
+            *LAUNCH,
+            *CLOCKS,
+            "testing/__main__.py",
+            "cli/doctor.py",
+            "node/executor.py",
+            "node/executor_worker.py",
+            PROBES,
+        ],
     ),
     # An executor's calls are code, and its workers run nothing else.
     "pickles": (

@@ -16,8 +16,33 @@ from amnode.errors import OptionError
 
 #: Name, function, and the line in the list of commands; grouped as they are shown.
 COMMANDS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Run": (("up", "amnode.cli.up:up", "Run a supervisor and its pool, in the foreground."),),
+    "Work": (
+        ("call", "amnode.cli.call:call", "Lease a worker, call a job, print its result."),
+    ),
+    "Operate": (
+        ("set-pool", "amnode.cli.operate:set_pool", "Give the pool another size."),
+        ("restart", "amnode.cli.operate:restart", "Replace every worker, a few at a time."),
+        ("drain", "amnode.cli.operate:drain", "Grant no more leases, and wait for the last."),
+        ("resume", "amnode.cli.operate:resume", "Grant leases again, after a drain."),
+        ("stop", "amnode.cli.operate:stop", "Stop a supervisor and its workers."),
+        ("add", "amnode.cli.change:add", "Add states to a machine."),
+        ("remove", "amnode.cli.change:remove", "Remove states from a machine."),
+    ),
     "Look": (
         ("ps", "amnode.cli.ps:ps", "The workers: who holds which, since when, and who waits."),
+        ("top", "amnode.cli.top:top", "The same, live."),
+        ("logs", "amnode.cli.logs:logs", "What workers write, also those that are gone."),
+        ("crashes", "amnode.cli.crashes:crashes", "Which workers died, and of what."),
+        ("inspect", "amnode.cli.inspect:inspect", "A machine: states, clocks, errors, story."),
+        ("wait", "amnode.cli.wait:wait", "Wait until a machine is in some states."),
+    ),
+    "Set up": (
+        ("new", "amnode.cli.new:new", "Write a project: a typed worker, its test, its pool."),
+        ("doctor", "amnode.cli.doctor:doctor", "What this machine offers, and what it lacks."),
+        ("diagram", "amnode.cli.diagram:diagram", "A schema, as Mermaid or for Graphviz."),
+        ("completion", "amnode.cli.completion:completion", "For bash, zsh and fish."),
+        ("version", "amnode.cli.version:version", "What is installed."),
     ),
 }
 

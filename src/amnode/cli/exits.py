@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from amnode.errors import AuthError, ConnectionLost, OptionError, RefusedError
+from amnode.errors import (
+    AuthError,
+    ConnectionLost,
+    OptionError,
+    RefusedError,
+    StateUnknownError,
+)
 
 
 class Exit(IntEnum):
@@ -36,6 +42,7 @@ class Exit(IntEnum):
 _OF_ERRORS: tuple[tuple[type[BaseException], Exit], ...] = (
     (BrokenPipeError, Exit.BROKEN_PIPE),
     (OptionError, Exit.USAGE),
+    (StateUnknownError, Exit.USAGE),
     (ConnectionLost, Exit.UNREACHABLE),
     (AuthError, Exit.REFUSED),
     (RefusedError, Exit.REFUSED),

@@ -19,6 +19,8 @@ from amnode.node.states import SupervisorStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.transport.by_address import STREAMS
+from amnode.rpc.transport.with_files import transport_of
 
 S = SupervisorStates
 T = TypeVar("T")
@@ -85,8 +87,13 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator(where: Where) -> AsyncGenerator[Operator, None]:
+async def operator(where: Where, *, every: bool = False) -> AsyncGenerator[Operator, None]:
     """Connects as an operator to the supervisor that the options say.
+
+    Args:
+        where: the options.
+        every: whether each mutation is followed on its own, so that a state which is over at
+            once is seen.
 
     Raises:
         ConnectionLost: nobody is there.
@@ -103,8 +110,10 @@ async def operator(where: Where) -> AsyncGenerator[Operator, None]:
         place.address,
         id=operator_id(os.urandom(6).hex()),
         secret=place.secret,
+        every=every,
         on_lost=lost,
         options=ONE_CONNECTION,
+        transport=transport_of(STREAMS, place.tls(where.authority)),
     )
     reached = Operator(place, rpc, where.timeout)
     try:

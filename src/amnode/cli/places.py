@@ -14,6 +14,7 @@ A file of a supervisor that has ended is passed over. Nothing but files of this 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,34 +24,11 @@ import msgspec
 from amnode.errors import AmnodeError, ConnectionLost, OptionError, Outcome
 from amnode.launch.process import started_at
 from amnode.node.operator_args import DOOR, Door, decode_door
+from amnode.rpc.tls_files import TlsFiles
 
 #: What an address begins with, as opposed to a name or a directory.
-_SCHEMES = ("unix:", "tcp:", "tls:")
+SCHEMES = ("unix:", "tcp:", "tls:")
 _RUN_SUFFIX = ".json"
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """How operators reach one supervisor.
-
-    Attributes:
-        address: of its local server.
-        secret: the operators'.
-        directory: its own, or "" where only the address is known.
-        door: what its file says, likewise None.
-    """
-
-    address: str
-    secret: bytes
-    directory: str = ""
-    door: Door | None = None
-
-    def __repr__(self) -> str:
-        return f"Place({self.address})"
-
-    @property
-    def shown(self) -> str:
-        """What to call it in a message."""
-        return self.door.name if self.door is not None else self.address
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +51,47 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     config: str
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """How operators reach one supervisor.
+
+    Attributes:
+        address: of its local server.
+        secret: the operators'.
+        directory: its own, or "" where only the address is known.
+        door: what its file says, likewise None.
+        run: what `amnode up` says of it; None for one that a program of its own runs.
+    """
+
+    address: str
+    secret: bytes
+    directory: str = ""
+    door: Door | None = None
+    run: RunFile | None = None
+
+    def __repr__(self) -> str:
+        return f"Place({self.address})"
+
+    def tls(self, authority: Path | None) -> TlsFiles | None:
+        """What to show and to trust, where the address asks for it.
+
+        Args:
+            authority: that somebody names; that of the directory else.
+        """
+        if authority is not None:
+            return TlsFiles(authority=str(authority))
+        return self.door.tls if self.door is not None else None
+
+    @property
+    def is_program(self) -> bool:
+        """Whether its process is `amnode up`, which ends with it."""
+        return self.run is not None
+
+    @property
+    def shown(self) -> str:
+        """What to call it in a message."""
+        return self.door.name if self.door is not None else self.address
+
+
 def run_directory() -> Path:
     """Where run files are: `AMNODE_RUN_DIR`, or what is this user's by custom."""
     named = os.environ.get("AMNODE_RUN_DIR", "")
@@ -91,15 +110,17 @@ def find(at: str, operator_file: Path | None = None) -> Place:
         ConnectionLost: there is none, or none any more.
         OptionError: it is not clear which, or its secret is not known.
     """
-    if at.startswith(_SCHEMES):
+    if at.startswith(SCHEMES):
         return _by_address(at, operator_file)
     if at and (os.sep in at or at in (".", "..")):
         return _by_directory(Path(at))
     running = list(found())
     if at:
         running = [place for place in running if place.shown == at]
-    if len(running) == 1:
-        return running[0]
+    programs = [place for place in running if place.is_program]
+    for candidates in (programs, running):  # what nobody named is rather one of `amnode up`
+        if len(candidates) == 1:
+            return candidates[0]
     if running:
         names = ", ".join(sorted(f"{place.shown} ({place.directory})" for place in running))
         raise OptionError(f"Say which supervisor, with --at: there are {names}.")
@@ -113,7 +134,8 @@ def find(at: str, operator_file: Path | None = None) -> Place:
 
 def found() -> Iterator[Place]:
     """The supervisors of this user that run on this machine, by what their files say."""
-    directories = [run.directory for run in run_files()]
+    runs = {run.directory: run for run in run_files()}
+    directories = [*runs]
     directories += sorted(map(str, Path(tempfile.gettempdir()).glob("amnode-*")))
     for directory in dict.fromkeys(directories):
         path = Path(directory) / DOOR
@@ -122,7 +144,7 @@ def found() -> Iterator[Place]:
         except (AmnodeError, OSError):
             continue  # another user's, or gone meanwhile, or not of a supervisor
         if _is_running(door):
-            yield _place(directory, door)
+            yield _place(directory, door, runs.get(directory))
 
 
 def run_files() -> list[RunFile]:
@@ -139,6 +161,25 @@ def run_files() -> list[RunFile]:
 def run_path(name: str) -> Path:
     """The run file of the supervisor of that name."""
     return run_directory() / f"{name}{_RUN_SUFFIX}"
+
+
+def make_run_directory() -> Path:
+    """The run directory, which is made if it is not there.
+
+    Raises:
+        OptionError: it cannot be used; says why.
+    """
+    path = run_directory()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise OptionError(f"Run directory {path}: {error.strerror}.") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise OptionError(f"{path} is not this user's; name another one in AMNODE_RUN_DIR.")
+    if found.st_mode & 0o022:
+        raise OptionError(f"Others may write into {path}: `chmod go-w {path}`.")
+    return path
 
 
 def read_private(path: Path) -> bytes:
@@ -206,15 +247,18 @@ def _by_directory(directory: Path) -> Place:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
     if not _is_running(door):
         raise _nobody(f"The supervisor of {directory} ({door.name}, pid {door.pid}) has ended.")
-    return _place(str(directory), door)
+    full = str(directory.absolute())
+    runs = {run.directory: run for run in run_files()}
+    return _place(full, door, runs.get(full))
 
 
-def _place(directory: str, door: Door) -> Place:
+def _place(directory: str, door: Door, run: RunFile | None) -> Place:
     return Place(
         address=door.local_addr,
         secret=bytes.fromhex(door.secret),
         directory=directory,
         door=door,
+        run=run,
     )
 
 

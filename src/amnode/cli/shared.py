@@ -30,15 +30,26 @@ class Output:
     ] = False
 
 
+#: The option by which commands are told whom to trust at an address with TLS.
+Authority = Annotated[
+    Path | None,
+    Parameter(
+        env_var="AMNODE_AUTHORITY",
+        help="For a tls: address: the certificates of who has signed for it (PEM); by default "
+        "those of the supervisor's directory, or those that the system trusts.",
+    ),
+]
+
+
 @Parameter(name="*", group=_WHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class At:
     """Which supervisor a command is for, and by which secret; see `places.find`.
 
     Attributes:
         at: a name, a directory or an address; the only one that runs here by default.
         operator_file: the file with the operators' secret.
-        timeout: seconds that the supervisor has for each answer.
+        authority: the certificates of who signs for the supervisor.
     """
 
     at: Annotated[
@@ -58,6 +69,18 @@ class Where:
             " of the supervisor's directory, or the token alone.",
         ),
     ] = None
+    authority: Authority = None
+
+
+@Parameter(name="*", group=_WHERE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where(At):
+    """That, and how long to wait for answers.
+
+    Attributes:
+        timeout: seconds that the supervisor has for each answer.
+    """
+
     timeout: Annotated[
         float, Parameter(env_var="AMNODE_TIMEOUT", help="Seconds to wait for an answer.")
     ] = 10.0

@@ -36,8 +36,14 @@ def console() -> Console:
 
 def write_json(value: object) -> None:
     """Rule 1."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(value, enc_hook=_as_plain).decode() + "\n")
     sys.stdout.flush()
+
+
+def _as_plain(value: object) -> object:
+    """What JSON has no form for: an array as a list, anything else as its text."""
+    to_list: object = getattr(value, "tolist", None)
+    return to_list() if callable(to_list) else str(value)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

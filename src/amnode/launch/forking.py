@@ -174,6 +174,8 @@ class _Server:
 
 def main() -> int:
     """Serves; returns the exit code of the server, or in a child, that of the child."""
+    enabled = gc.isenabled()
+    gc.disable()  # what it frees would be holes in pages, which each child fills for itself
     show_stacks()
     boot = take_boot()
     preload = msgspec.msgpack.decode(boot.payload, type=Preload)
@@ -187,10 +189,7 @@ def main() -> int:
         channel.send(Loaded(threads))
         _end_at_once()
     server = _Server(channel, preload.launcher)
-    gc.collect()
     gc.freeze()  # what is there by now is shared with the children, and looked at by none
-    enabled = gc.isenabled()
-    gc.disable()
     channel.send(Loaded([]))
     birth = server.serve()
     if birth is None:

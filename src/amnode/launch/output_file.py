@@ -147,6 +147,24 @@ class OutputFile:
         return last_lines(data, lines, cut=start > first)
 
 
+def read_since(path: Path, position: int, most: int = TAIL_BYTES) -> tuple[bytes, int]:
+    """What was written from a position on, at most so much, and where that ends.
+
+    What was taken out of the file before is left out. Of one that is shorter than the position,
+    since it was emptied, all is given; of one that is not there, nothing.
+    """
+    try:
+        with open(path, "rb", opener=_open_unheld) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = position if position <= size else 0
+            with suppress(OSError, AttributeError):  # no hole is known, or no data follows
+                start = os.lseek(file.fileno(), start, os.SEEK_DATA)
+            data = os.pread(file.fileno(), most, start)
+    except OSError:
+        return b"", position
+    return data, start + len(data)
+
+
 def _take_out(descriptor: int, length: int) -> bool:
     """Gives the first bytes of a file back to the system; False where it cannot.
 

@@ -512,7 +512,7 @@ class ServedProcess(_Watched):
         """Asks again until whoever inherited it has reaped it."""
         assert self._pidfd is not None
         try:
-            found = _exit_of(self._pidfd)
+            found = exit_of(self._pidfd)
         except OSError:  # this kernel will never say
             found, until = None, 0.0
         if found is None and time.monotonic() < until:
@@ -646,7 +646,7 @@ def _record(pid: int, found: tuple[bool, int] | None, seen_at: float) -> ExitRec
     return ExitRecord(pid, status, "", known=True, seen_at=seen_at)
 
 
-def _exit_of(pidfd: int) -> tuple[bool, int] | None:
+def exit_of(pidfd: int) -> tuple[bool, int] | None:
     """How a process ended that others reaped; None if it was not yet.
 
     Raises:

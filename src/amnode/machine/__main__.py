@@ -2,6 +2,7 @@
 
     python -m amnode.machine amnode.node.states:WorkerStates        diagram, relations, problems
     python -m amnode.machine my.module:Door --dot | dot -Tsvg       the diagram, for Graphviz
+    python -m amnode.machine my.module:Door --svg > door.svg        an outline, as a picture
     python -m amnode.machine my.module:Door --of Open --of Locked   what relates to one, to two
     python -m amnode.machine --story run.jsonl                      what happened, step by step
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from amnode.errors import AmnodeError, OptionError
 from amnode.machine.clock import is_active_tick
 from amnode.machine.diagram import dot, mermaid
+from amnode.machine.picture import svg
 from amnode.machine.related import between, inbound, outbound, problems, relations
 from amnode.machine.schema import Schema, States
 from amnode.machine.story import read, render, replay
@@ -33,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.schema is None:
             raise OptionError("Name a schema, as module:Class, or a story, with --story.")
         schema = schema_of(options.schema)
-        if options.dot or options.mermaid:
-            print(dot(schema) if options.dot else mermaid(schema), end="")
-            return 0
+        for asked, draw in (options.dot, dot), (options.mermaid, mermaid), (options.svg, svg):
+            if asked:
+                print(draw(schema), end="")
+                return 0
         return _relate(schema, options.of) if options.of else _describe(schema)
     except (AmnodeError, OSError) as error:
         print(error, file=sys.stderr)
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("schema", nargs="?", help="module:Class of a States class or Schema")
     parser.add_argument("--mermaid", action="store_true", help="only the diagram, as Mermaid")
     parser.add_argument("--dot", action="store_true", help="only the diagram, for Graphviz")
+    parser.add_argument("--svg", action="store_true", help="only an outline, as a picture")
     parser.add_argument(
         "--of",
         action="append",

@@ -112,6 +112,21 @@ class Clock:
             self.mask &= ~(1 << state)
             self.order.pop(state, None)
 
+    def advance_all(self, pairs: Sequence[int]) -> tuple[int, ...]:
+        """Moves states by flat pairs of an index and its ticks; returns the indexes."""
+        ticks, order, mask = self.ticks, self.order, self.mask
+        flat = iter(pairs)
+        for state in flat:
+            ticks[state] = tick = ticks[state] + next(flat)
+            if tick & 1:
+                mask |= 1 << state
+                order[state] = None
+            elif mask >> state & 1:
+                mask ^= 1 << state
+                del order[state]
+        self.mask = mask
+        return tuple(pairs[::2])
+
     def check(self) -> None:
         """Raises AssertionError if one of the two invariants does not hold."""
         mask = sum(1 << i for i, tick in enumerate(self.ticks) if is_active_tick(tick))

@@ -39,7 +39,13 @@ from amnode.machine.queue import (
 )
 from amnode.machine.resolve import relations_of
 from amnode.machine.schema import EXCEPTION, Schema, State, States
-from amnode.machine.transition import CAUSE, Event, ObservedTransition, Transition
+from amnode.machine.transition import (
+    CAUSE,
+    Event,
+    ObservedTransition,
+    Transition,
+    call_handler,
+)
 
 logger = logging.getLogger("amnode.machine")
 
@@ -320,46 +326,102 @@ class Machine(FastPath):
         busy = clock.busy
         if busy & RUNNING or self._disposed:
             return self._enqueue(call, args, origin)
-        if busy & FOLLOWED:
-            plan = self._planner.plan(call, clock)
-            if busy & plan.touches == FOLLOWED and not plan.slow:
-                return self._mutate_followed(plan, args, origin)
+        plan = self._planner.plan(call, clock)
+        if plan.brief and not busy & plan.touches & ~FOLLOWED:
+            return self._mutate_brief(plan, args, origin)
         queue.tick += 1
         clock.busy = busy | RUNNING
         try:
             result = self._execute(call, args, origin, None)
-            while queue.pending:
-                self._run_queued(queue.take())
+            self._drain()
         finally:
             clock.busy = self._watched()
         if self._tracers.all:
             self._tracers.tell("queue_end", self)
         return result
 
-    def _mutate_followed(self, plan: Plan, args: object, origin: object) -> Result:
-        """What the fast path does, for followers who are told of it, and nobody else."""
+    def _mutate_brief(self, plan: Plan, args: object, origin: object) -> Result:
+        """What the fast path does where one handler is asked, followers are told of it, or
+        automatic states may follow, and nobody else sees it.
+        """
         self._queue.tick += 1
-        plan.apply(self._clock)
+        clock, asked = self._clock, plan.asked
+        if asked is not None:
+            idle = clock.busy
+            clock.busy = busy = idle | RUNNING
+            event = Event(self, asked.step, args, plan, origin, CAUSE.get())
+            try:
+                answer = call_handler(self._owners, asked, event)
+            except BaseException as error:
+                return self._after_asked(event, None, error)
+            if not (answer is True or answer is None) or clock.busy != busy:
+                return self._after_asked(event, answer, None)
+            clock.busy = idle
+        plan.apply(clock)
         if plan.solo is not None:
             # Those of a transition that became a whole one were told of it, and are again.
             result = self._run_solo(plan.solo, plan, args, origin)
         else:
             result = EXECUTED
         if plan.changed:
-            self._tell_followers(plan.changed)
+            if self._followers:
+                self._tell_followers(plan.changed)
+            if self._planner.relations.auto_mask:
+                self._follow_with_autos(plan.call)
         return result
+
+    def _follow_with_autos(self, call: Call) -> None:
+        """Step 11 after a transition that nobody saw."""
+        if not call.quiet and self._planner.autos(self._clock.mask) is not None:
+            self._clock.busy |= RUNNING
+            try:
+                self._try_autos(call, None)
+                self._drain()
+            finally:
+                self._clock.busy = self._watched()
+
+    def _after_asked(self, event: Event, answer: object, error: BaseException | None) -> Result:
+        """Goes on after the one handler that was asked and said more than yes."""
+        clock, transition = self._clock, event.transition
+        try:
+            if error is None and answer is not False:
+                error = transition.coroutine_error(event, answer)
+            if error is not None:
+                transition.error = (event, error)
+            if error is not None or answer is False:
+                transition.accepted = False
+            else:
+                steps = self._planner.steps(transition.mutation.call, transition.plan, clock)
+                transition.change(
+                    self._planner, clock, self._owners, self._expire, transition.plan, steps
+                )
+            self._conclude(transition)
+            if transition.accepted and transition.changed:
+                self._try_autos(transition.mutation.call, transition.mutation)
+            self._drain()
+        finally:
+            clock.busy = self._watched()
+        if self._tracers.all:
+            self._tracers.tell("queue_end", self)
+        return EXECUTED if transition.accepted else CANCELED
+
+    def _drain(self) -> None:
+        queue = self._queue
+        while queue.pending:
+            self._run_queued(queue.take())
 
     def _after_solo(
         self, event: Event, returned: object, error: BaseException | None
     ) -> Result:
-        queue, transition = self._queue, event.transition
+        transition = event.transition
         try:
             transition.finish_solo(
                 self._planner, self._clock, event, returned, error, self._expire
             )
             self._conclude(transition)
-            while queue.pending:
-                self._run_queued(queue.take())
+            if transition.accepted and transition.changed:
+                self._try_autos(transition.mutation.call, transition.mutation)
+            self._drain()
         finally:
             self._clock.busy = self._watched()
         if self._tracers.all:
@@ -679,6 +741,20 @@ class Machine(FastPath):
         self._tasks.setdefault(owner, {})[task] = None
         task.add_done_callback(self._task_done, context=context)
         return task
+
+    def own(self, state: str, task: asyncio.Task[Any], context: Context) -> None:
+        """Has a task belong to a state that is active, as if it had been spawned for it.
+
+        Args:
+            state: the name.
+            task: one that waits.
+            context: in which it runs.
+        """
+        owner = self.index(state)
+        context.run(_OWNED.set, task)
+        self._clock.watch(owner)
+        self._tasks.setdefault(owner, {})[task] = None
+        task.add_done_callback(self._task_done, context=context)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         """Forgets a task; what it raised becomes an Exception, as if its handler had."""

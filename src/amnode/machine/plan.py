@@ -130,7 +130,7 @@ class Call:
 
 
 class Solo(msgspec.Struct, frozen=True):
-    """The one handler of a transition that has no other, a final one.
+    """The one handler of a transition that has no other of its kind.
 
     Attributes:
         function: what to call; it takes the owner of `binding` first, if `is_method`.
@@ -153,8 +153,11 @@ class Plan:
     Attributes:
         call: whose outcome it is.
         touches: what of `Clock.busy` stands against making it without looking around.
-        slow: somebody negotiates, more than one final handler runs, or automatic states follow.
-        solo: the one final handler that runs, where it is not slow; or None.
+        slow: somebody negotiates, more than one final handler runs, or automatic states may
+            follow.
+        brief: at most one negotiates, and at most one final handler runs.
+        asked: the one handler that negotiates, where it is brief; or None.
+        solo: the one final handler that runs, where it is brief; or None.
         rises: all that changes is that `state` is activated.
         falls: all that changes is that `state` is deactivated.
         repeats: all that changes is that `state`, an active Multi one, is called again.
@@ -187,7 +190,9 @@ class Plan:
         "all_rise",
         "arrange",
         "arranges",
+        "asked",
         "back",
+        "brief",
         "by_order",
         "call",
         "changed",
@@ -242,9 +247,16 @@ class Plan:
         self.plain = moved and not self.back and not self.arranges
         self.unseen = self.accepted and not steps.negotiation and not steps.finals
         # How little has to be done.
-        self.solo = _solo(steps) if self.accepted else None
+        self.asked = _only(steps.negotiation) if self.accepted else None
+        self.solo = _only(steps.finals) if self.accepted else None
+        self.brief = (
+            self.accepted
+            and not (call.typed or call.auto or depends)
+            and (self.asked is not None or not steps.negotiation)
+            and (self.solo is not None or not steps.finals)
+        )
         self.touches = touches(bits(self.changed))
-        self.slow = call.typed or not (self.unseen or self.solo) or relations.auto_mask != 0
+        self.slow = not self.brief or self.asked is not None or relations.auto_mask != 0
         self.all_rise = self.plain and not ends
         self.all_fall = self.plain and not begun
         self.state = self.changed[0] if len(self.changed) == 1 else -1
@@ -281,6 +293,7 @@ class Plan:
 #: Stands for a plan that has still to be made; it sends a mutation the whole way.
 NOT_YET = Plan.__new__(Plan)
 NOT_YET.slow = True
+NOT_YET.brief = False
 NOT_YET.touches = 0
 
 
@@ -497,11 +510,11 @@ def _by_name(tables: tuple[HandlerTable, ...]) -> dict[str, tuple[Bound, ...]]:
     return found
 
 
-def _solo(steps: Steps) -> Solo | None:
-    """The only handler, if it is a final one."""
-    if steps.negotiation or len(steps.finals) != 1 or len(steps.finals[0].handlers) != 1:
+def _only(steps: Sequence[Step]) -> Solo | None:
+    """The only handler of a kind."""
+    if len(steps) != 1 or len(steps[0].handlers) != 1:
         return None
-    step = steps.finals[0]
+    step = steps[0]
     bound = step.handlers[0]
     return Solo(bound.function, bound.binding, bound.is_method, step)
 

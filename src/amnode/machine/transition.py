@@ -21,7 +21,7 @@ import msgspec
 
 from amnode.errors import BindingError
 from amnode.machine.clock import Clock
-from amnode.machine.plan import Bound, Plan, Planner, Step, Steps
+from amnode.machine.plan import Bound, Plan, Planner, Solo, Step, Steps
 from amnode.machine.queue import Mutation, MutationType
 from amnode.machine.resolve import bits, each
 
@@ -71,13 +71,19 @@ class Event(msgspec.Struct, Generic[A], eq=False):
         if made is None:
             mutation = Mutation(self._plan.call, self.args, self._origin, self._cause)
             made = self._transition = Transition(self.machine, mutation, self._plan)
-            made.changed = self._plan.changed
+            if self._plan.asked is None or self.step is not self._plan.asked.step:
+                made.changed = self._plan.changed
         return made
 
     @property
     def mutation(self) -> Mutation:
         """What asked for the transition; has the origin and the cause."""
         return self.transition.mutation
+
+    @property
+    def origin(self) -> object:
+        """Who asked from outside, where somebody did."""
+        return self._origin
 
     @property
     def is_check(self) -> bool:
@@ -89,7 +95,7 @@ class Event(msgspec.Struct, Generic[A], eq=False):
         return f"<Event {self.name} of {self.machine.id}>"
 
 
-def _call(owners: Sequence[object], bound: Bound, event: Event) -> Any:
+def call_handler(owners: Sequence[object], bound: Bound | Solo, event: Event) -> Any:
     """Runs one handler, with the event as the cause of what it does."""
     token = CAUSE.set(event)
     try:
@@ -116,7 +122,7 @@ class Transition:
     __slots__ = ("accepted", "changed", "error", "machine", "mutation", "plan", "started")
 
     #: Runs one handler; see `ObservedTransition`.
-    call = staticmethod(_call)
+    call = staticmethod(call_handler)
 
     def __init__(self, machine: Machine, mutation: Mutation, plan: Plan) -> None:
         self.machine = machine
@@ -172,6 +178,18 @@ class Transition:
             return
         if self.auto:
             plan, steps = self._settle(planner, clock, struck)
+        self.change(planner, clock, owners, on_change, plan, steps)
+
+    def change(
+        self,
+        planner: Planner,
+        clock: Clock,
+        owners: Sequence[object],
+        on_change: Callable[[Sequence[int]], None],
+        plan: Plan,
+        steps: Steps,
+    ) -> None:
+        """Steps 9 and 10, of what nobody has refused; see `run`."""
         plan.apply(clock)
         self.changed = plan.changed
         on_change(self.changed)
@@ -231,15 +249,22 @@ class Transition:
         for bound in step.handlers:
             try:
                 answer = self.call(owners, bound, event)
-                if answer is not None and isinstance(answer, Coroutine):
-                    answer.close()
-                    raise BindingError(f"Handler {step.name} decides, so it must not be async.")
+                error = self.coroutine_error(event, answer)
+                if error is not None:
+                    raise error
             except BaseException as error:
                 self.error = (event, error)
                 return False
             if answer is False:
                 return False
         return True
+
+    def coroutine_error(self, event: Event, answer: object) -> BindingError | None:
+        """What is wrong with the answer of a handler that was asked, if it is a coroutine."""
+        if answer is None or answer is True or not isinstance(answer, Coroutine):
+            return None
+        cast("Coroutine[Any, Any, Any]", answer).close()
+        return BindingError(f"Handler {event.name} decides, so it must not be async.")
 
     def _strikes(self, planner: Planner, step: Step) -> bool:
         """Whether a refusal costs only the entered state."""
@@ -336,7 +361,7 @@ class ObservedTransition(Transition):
         tell("handler_start", event)
         answer: object = None
         try:
-            answer = _call(owners, bound, event)
+            answer = call_handler(owners, bound, event)
             return answer
         except BaseException as error:
             answer = error

@@ -10,15 +10,30 @@ starts, so that a supervisor that is started again finds those that live.
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from pathlib import Path
 
 from amnode.errors import PoolError
 from amnode.node.launching import SERVER_OUTPUT
 from amnode.node.operator_args import DOOR, Door, encode_door
-from amnode.node.outside import Files
+from amnode.node.outside import Files, State
 from amnode.node.policy.adopt_records import WorkerRecord
+from amnode.node.policy.crashes import MOST_BYTES as CRASH_BYTES
+from amnode.node.policy.crashes import (
+    CrashRecord,
+    crash_file,
+    decode_crash,
+    encode_crash,
+    is_crash_file,
+)
 from amnode.node.policy.owner import Claim
-from amnode.node.state_directory import StateDirectory
+
+logger = logging.getLogger("amnode.node")
+
+#: After the name of a worker that is no more; who finds the directory abandoned takes ".log"
+#: for the output of one that lives.
+_OLD = ".old"
 
 
 class Home:
@@ -28,6 +43,7 @@ class Home:
         state_dir: where records are kept; "" for a directory that goes with the supervisor.
         instance: of the supervisor, fresh at each start.
         files: where private directories are.
+        outputs_kept: the output of so many workers is kept after their end.
 
     Attributes:
         path: of the directory, for sockets and output too.
@@ -37,14 +53,19 @@ class Home:
         StateDirectoryError: the state directory cannot be used.
     """
 
-    def __init__(self, state_dir: str, instance: str, files: Files) -> None:
+    def __init__(
+        self, state_dir: str, instance: str, files: Files, *, outputs_kept: int = 0
+    ) -> None:
         self._files = files
-        self._state: StateDirectory | None = None
+        self._outputs_kept = outputs_kept
+        self._outputs: deque[str] = deque()
+        self._state: State | None = None
         self._lock: int | None = None
         self._is_closed = False
         if state_dir:
-            self._state = StateDirectory(state_dir)
+            self._state = files.open_state(state_dir)
             path, generation = self._state.path, self._state.generation
+            self._outputs += self._state.oldest_first(_OLD)
         else:
             path, self._lock = files.create()
             generation = 1
@@ -83,6 +104,55 @@ class Home:
         """The worker is no more, or not ours."""
         if self._state is not None:
             self._state.forget(worker_id)
+
+    # -- what is kept of those that are gone -------------------------------------------------
+
+    def keep_output(self, name: str) -> None:
+        """The worker is no more: what it wrote is kept for a while."""
+        path = str(self.path / name)
+        self._files.rename(f"{path}.log", f"{path}{_OLD}")
+        self._outputs.append(name)
+        while len(self._outputs) > self._outputs_kept:
+            self._files.remove_file(str(self.path / f"{self._outputs.popleft()}{_OLD}"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of workers that are no more, whose output is kept; the oldest first."""
+        return tuple(self._outputs)
+
+    def output_of(self, name: str) -> Path:
+        """The file that a worker writes to, or wrote to."""
+        live = self.path / f"{name}.log"
+        return live if live.exists() else self.path / f"{name}{_OLD}"
+
+    def keep_crash(self, record: CrashRecord) -> None:
+        """Keeps a report, where there is a state directory.
+
+        Raises:
+            StateDirectoryError: it cannot be written.
+        """
+        if self._state is not None:
+            self._state.keep(crash_file(record.number), encode_crash(record))
+
+    def drop_crash(self, record: CrashRecord) -> None:
+        """The report is kept no longer."""
+        if self._state is not None:
+            self._state.drop(crash_file(record.number))
+
+    def crashes(self) -> list[CrashRecord]:
+        """The reports of before, oldest first; what is no report is left out."""
+        if self._state is None:
+            return []
+        found: list[CrashRecord] = []
+        for name, data in self._state.kept(is_crash_file, CRASH_BYTES):
+            record = decode_crash(data)
+            if record is None:
+                logger.warning("%s/%s is no report of a crash.", self._state.path, name)
+            else:
+                found.append(record)
+        return found
+
+    # -- its own end -------------------------------------------------------------------------
 
     def show(self, door: Door) -> None:
         """Says in it where operators find the supervisor, until it is closed.

@@ -8,7 +8,12 @@ beside the worker's machine id.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
+from amnode.node.progress import Progress
 
 
 class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +71,33 @@ class SetPoolArgs(Wire, frozen=True, kw_only=True):
     max: int
     warm: int
     max_per_client: int = 0
+
+
+class InspectArgs(Wire, frozen=True, kw_only=True):
+    """`Inspect`, of a supervisor or a worker: what its machine did, as a stream.
+
+    `follow`: it goes on with what happens from now on.
+    """
+
+    follow: bool = False
+
+
+class ReachWorkerArgs(Wire, frozen=True, kw_only=True):
+    """`ReachWorker`: where an operator, by the id of its next connection, finds a worker."""
+
+    worker_id: str
+    operator_id: str
+
+
+class WorkerReached(Wire, frozen=True, kw_only=True):
+    """The answer: the secret opens that address for that operator, once."""
+
+    worker_id: str
+    address: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"WorkerReached({self.worker_id}, {self.address})"
 
 
 # -- supervisor to client (payloads) -----------------------------------------------------
@@ -154,6 +186,17 @@ class ServeClientArgs(Wire, frozen=True, kw_only=True):
         return f"ServeClientArgs({self.client_id}, tick={self.expected_tick})"
 
 
+class ServeOperatorArgs(Wire, frozen=True, kw_only=True):
+    """`ServeOperator`: let this operator in, once, within a time; answered with the address."""
+
+    operator_id: str
+    secret: bytes
+    delivery_timeout: float
+
+    def __repr__(self) -> str:
+        return f"ServeOperatorArgs({self.operator_id})"
+
+
 class RetireArgs(Wire, frozen=True, kw_only=True):
     """Removal of `Start`: refused while leased, unless forced with a reason."""
 
@@ -203,12 +246,30 @@ class WorkArgs(Wire, frozen=True, kw_only=True, array_like=True):
     """`WorkRequested`: a job and its arguments, encoded; decoded once, by the job itself.
 
     They cross as bytes, so that what is in them is the job's alone: no frame is refused for it.
+    `news`: the number by which the caller knows the progress of this call; 0 is no interest.
+    `buffers` comes last (`node/values.py`).
     """
 
     job: str = ""
-    args: bytes = b"\xc0"
+    args: memoryview = memoryview(b"\xc0")
     epoch: int = 0
     deadline: float | None = None
+    hard_deadline: float | None = None
+    news: int = 0
+    buffers: tuple[memoryview, ...] = ()
+
+
+# -- worker to client (payload) ------------------------------------------------------------
+
+#: The payload that has `ProgressNews`; it is for the client itself.
+PROGRESS = "JobProgress"
+
+
+class ProgressNews(Wire, frozen=True, kw_only=True, array_like=True):
+    """How far the call of that number is."""
+
+    news: int
+    progress: Progress
 
 
 # -- supervisor to the process of a worker -------------------------------------------------
@@ -221,6 +282,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     where the module is a program's `__main__`. `secret` opens the bootstrap, once;
     `local_secret` opens the worker's own local server, for its supervisor. `adopt_wait`: it
     waits at least so long for a supervisor to come again. `keep`: the directory outlives it.
+    `door`: where and how its client comes in.
     """
 
     target: str
@@ -233,6 +295,7 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
     directory: str
     adopt_wait: float = 0.0
     keep: bool = False
+    door: ClientDoor = DEFAULT_DOOR
 
     def __repr__(self) -> str:
         return f"WorkerBoot({self.target}, {self.name})"
@@ -242,10 +305,16 @@ class WorkerBoot(Wire, frozen=True, kw_only=True):
 
 
 class SendPayloadArgs(Wire, frozen=True, kw_only=True):
-    """`ClientSendPayload`, `SuperSendPayload`: named data for one peer."""
+    """`ClientSendPayload`, `SuperSendPayload`: named data for one peer.
+
+    Attributes:
+        name: what it is; `ServerPayload` of the peer carries it.
+        data: anything that msgspec encodes.
+        to: of several peers, which one.
+    """
 
     name: str
-    data: Wire
+    data: Any
     to: str = ""
 
 

@@ -66,11 +66,6 @@ def load(target: str, script: str) -> type[Any]:
     return found
 
 
-def run_script(script: bytes) -> None:
-    """Runs a script in a fork server, so that `load` finds it in what is forked."""
-    _run_script(os.fsdecode(script))
-
-
 def _run_script(script: str) -> ModuleType:
     """The script as a module that annotations can be looked up in, so a registered one."""
     global _is_running_script

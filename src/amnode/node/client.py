@@ -43,6 +43,7 @@ from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node.args import (
+    PROGRESS,
     CrashReport,
     Denied,
     Grant,
@@ -51,6 +52,7 @@ from amnode.node.args import (
     WorkerCrashed,
     WorkerIssuesArgs,
 )
+from amnode.node.failures import Known, known_of
 from amnode.node.lease_watch import LeaseWatch
 from amnode.node.leased import LeasedWorker
 from amnode.node.names import (
@@ -60,6 +62,7 @@ from amnode.node.names import (
     worker_client_id,
 )
 from amnode.node.outside import REAL, Outside
+from amnode.node.policy.door import check_reachable
 from amnode.node.policy.lease import ClientLeases
 from amnode.node.policy.options import (
     ClientOptions,
@@ -68,13 +71,15 @@ from amnode.node.policy.options import (
     checked_wait,
 )
 from amnode.node.states import ClientStates, SupervisorStates, WorkerStates
+from amnode.node.submitted import News
 from amnode.node.transition_log import TransitionLog
 from amnode.node.worker import Worker, kind_and_schema
-from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import RemoteResult
 from amnode.rpc.options import ONE_CONNECTION, RpcOptions
 from amnode.rpc.protocol.subscription import schema_hash
+from amnode.rpc.tls_files import TlsFiles
+from amnode.rpc.transport.with_files import transport_of
 
 logger = logging.getLogger("amnode.node")
 
@@ -114,6 +119,7 @@ class Client:
         opts: see `ClientOptions`.
         trace_leases: remembers where in your code each lease was taken, for the report of one
             that is held past the option `leak_after`.
+        tls: what is trusted, and shown if it is asked for, where an address begins with `tls:`.
         outside: what it touches beside its loop; the system, by default.
 
     Attributes:
@@ -124,6 +130,7 @@ class Client:
         rpc_worker: the newest connection to a worker.
         leave_super: closes the supervisor connection once a worker is connected and nothing
             else is asked for; the lease lives on.
+        known: the exceptions that jobs of the worker class raise at their callers, by name.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_CLIENT`.
 
     Raises:
@@ -140,6 +147,7 @@ class Client:
         token: bytes = b"",
         opts: ClientOptions | None = None,
         trace_leases: bool = False,
+        tls: TlsFiles | None = None,
         outside: Outside = REAL,
     ) -> None:
         if not isinstance(id, str) or not id.isprintable() or not 0 < len(id) <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -147,7 +155,10 @@ class Client:
         self.opts = checked(opts, ClientOptions)
         self.name = id
         self.kind, self.schema = kind_and_schema(kind, schema)
-        self._outside = outside
+        self.known: Known = known_of(kind) if isinstance(kind, type) else {}
+        self._news = News()
+        transport = transport_of(outside.transport, tls)
+        self._outside = outside = msgspec.structs.replace(outside, transport=transport)
         self._instance = f"{id}.{outside.entropy(4).hex()}"
         self.machine = Machine(ClientStates, id=f"nc-{id}")
         self.machine.bind(self)
@@ -158,7 +169,8 @@ class Client:
         self.log_enabled = bool(os.environ.get(LOG_CLIENT))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
-        self._addrs = _checked_addresses(addrs)
+        self._tls = tls
+        self._addrs = _checked_addresses(addrs, tls)
         self._token = checked_token(token)
         self._leases = ClientLeases()
         self._watch = LeaseWatch(id, self.opts.leak_after, trace=trace_leases)
@@ -181,7 +193,7 @@ class Client:
         Args:
             addrs: of supervisors, in the order to try; those of the constructor by default.
         """
-        self._addrs = _checked_addresses(addrs) or self._addrs
+        self._addrs = _checked_addresses(addrs, self._tls) or self._addrs
         return self.machine.add1(S.Start)
 
     async def stop(self) -> None:
@@ -257,6 +269,11 @@ class Client:
                 f"No supervisor of {', '.join(self._addrs)} answered in {wait:g} s; the last "
                 f"error: {self.machine.err or 'none was tried'}"
             )
+        if self.rpc_super.source.is1(SupervisorStates.ErrPool):
+            return (
+                f"No worker of kind {self.kind} came in {wait:g} s: they fail to start, and "
+                "the pool waits before it tries again. Its log has their last words."
+            )
         return (
             f"No worker of kind {self.kind} came free in {wait:g} s. Wait longer, raise the "
             "pool's max, or the quota of a client."
@@ -305,6 +322,7 @@ class Client:
             secret=grant.secret,
             schema=self.schema,
             consumer=self.machine,
+            private={PROGRESS: self._news.heard},
             on_lost=partial(self._worker_lost, grant),
             transport=self._outside.transport,
             entropy=self._outside.entropy,
@@ -338,7 +356,12 @@ class Client:
         try:
             async with asyncio.timeout(self.opts.conn_timeout):
                 await rpc.start()
-        except (RpcError, SchemaError, OSError, TimeoutError) as error:
+            source = rpc.source
+            if source.is1(WorkerStates.LeaseSettingUp):  # the worker bounds it
+                await source.when_not1(WorkerStates.LeaseSettingUp)
+            if source.is1(WorkerStates.Releasing) or source.not1(WorkerStates.Leased):
+                raise LeaseError("The worker could not be set up for this lease.")
+        except (RpcError, LeaseError, SchemaError, OSError, TimeoutError) as error:
             return error
         return None
 
@@ -378,13 +401,35 @@ class Client:
         for old in self._mirrors:  # the newest worker is the one that the states show
             old.close()
         self._mirrors = [mirror]
-        worker = LeasedWorker(rpc, grant.worker_id, grant.epoch, self._release, self._why_lost)
+        worker = LeasedWorker(
+            rpc,
+            grant.worker_id,
+            grant.epoch,
+            self._release,
+            self._why_lost,
+            self._renew,
+            news=self._news,
+            known=self.known,
+        )
         self._held[grant.worker_id, grant.epoch] = worker
         self.rpc_worker = rpc
         self.machine.remove((S.ErrWorker, S.Exception))
         self._show()
         self._leave_super_if_told()
         return worker
+
+    async def _renew(self, worker: LeasedWorker) -> None:
+        """Has a lease whose worker is lost go on with another one."""
+        fresh = await self.req_worker()
+        lost, rpc = (worker.id, worker.epoch), worker.rpc
+        if worker.released:  # while this was asked for: nobody else will end it
+            await fresh.release()
+            return
+        self._held.pop(lost, None)
+        self._lease_over(*lost, rpc)
+        self._unsettle(rpc.stop())
+        worker.take_over(fresh)
+        self._held[worker.id, worker.epoch] = worker
 
     def _release(self, worker: LeasedWorker) -> asyncio.Future[None]:
         """Ends a lease; what it returns is done when the worker has ended it too."""
@@ -559,18 +604,13 @@ class Client:
         )
         if self.rpc_super is not None:
             asked = self.rpc_super.source.add1(SupervisorStates.ProvideWorker, args)
-            self.machine.spawn(None, self._asked(request_id, asked))
+            asked.then(partial(self._asked, request_id))
 
-    async def _asked(self, request_id: str, asked: RemoteResult) -> None:
+    def _asked(self, request_id: str, asked: RemoteResult) -> None:
         """A request that the supervisor would not even take in ends here (rule 2)."""
-        try:
-            if await asked:
-                return
-            reason = "The supervisor takes no requests: it is stopping."
-        except ConnectionLost:
-            return  # it is made again at the next supervisor
-        except RpcError as error:
-            reason = str(error)
+        if asked or isinstance(asked.error, ConnectionLost):
+            return  # or it is made again at the next supervisor
+        reason = str(asked.error or "The supervisor takes no requests: it is stopping.")
         self._denied(Denied(request_id=request_id, reason=reason))
 
     def _tell_super(self, state: str, args: ProvideWorkerArgs | WorkerIssuesArgs) -> None:
@@ -655,12 +695,12 @@ def _mirrored(prefix: str) -> dict[str, str]:
     return shown
 
 
-def _checked_addresses(addrs: Sequence[str]) -> tuple[str, ...]:
+def _checked_addresses(addrs: Sequence[str], tls: TlsFiles | None) -> tuple[str, ...]:
     """The addresses, each of a form that can be connected to."""
     if isinstance(addrs, str):
         raise OptionError(
             f"addrs is the text {addrs!r}; pass a list of addresses: [{addrs!r}]."
         )
     for address in addrs:
-        parse_address(address)
+        check_reachable(address, tls)
     return tuple(addrs)

@@ -13,21 +13,35 @@ import msgspec
 from amnode.launch.inprocess import InProcess, InProcessLauncher
 from amnode.node.args import WorkerBoot
 from amnode.node.class_name import load
+from amnode.node.loop_host import LoopHost
 from amnode.node.worker import Worker
+
+#: What the boot record of a worker says is to be run.
+WORKER = "amnode.node.worker:main"
 
 
 def in_process_launcher() -> InProcessLauncher:
     """What to pass to a `Supervisor` as `launcher`."""
-    return InProcessLauncher({"amnode.node.worker:main": _live})
+    return InProcessLauncher({WORKER: _live})
+
+
+async def live(worker: Worker, boot: WorkerBoot, process: InProcess) -> int:
+    """The whole life of a worker, to its exit code.
+
+    Args:
+        worker: a new one.
+        boot: what its supervisor said.
+        process: the one that it lives in.
+    """
+    process.on_terminate(lambda: worker.stop("SIGTERM"))
+    process.on_kill(lambda: _kill(worker, process))
+    return await worker.run(boot, LoopHost(process))
 
 
 async def _live(payload: bytes, process: InProcess) -> int:
-    """The whole life of a worker, from what its supervisor said to its exit code."""
     boot = msgspec.msgpack.decode(payload, type=WorkerBoot)
     worker: Worker = load(boot.target, boot.script)()
-    process.on_terminate(lambda: worker.stop("SIGTERM"))
-    process.on_kill(lambda: _kill(worker, process))
-    return await worker.run(boot, process)
+    return await live(worker, boot, process)
 
 
 def _kill(worker: Worker, process: InProcess) -> None:

@@ -1,7 +1,8 @@
 """How a supervisor starts its workers: by fork, from a server that has imported what they need.
 
 1. What a fork server imports is what each worker would import by itself: this package, the
-   module of the worker class, and what that asks for by `preload`.
+   module of the worker class, and what that asks for by `preload`. Then it makes what all
+   workers of the class would make by themselves (`warm`).
 2. A program of the user's own, and a class where nothing can be forked, start by command.
 """
 
@@ -12,6 +13,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from amnode.errors import OptionError
 from amnode.launch.command import CommandLauncher
@@ -69,8 +72,8 @@ def launcher_of(
     return choose(
         output=directory / SERVER_OUTPUT,
         modules=["amnode.node.worker", *loop, *preload, *own],
-        run="amnode.node.class_name:run_script" if script else "",
-        payload=os.fsencode(script),
+        run="amnode.node.warm:prepare",
+        payload=msgspec.msgpack.encode({"name": name, "script": os.fsencode(script)}),
         path=absolute_path(),
         start_timeout=start_timeout,
     )

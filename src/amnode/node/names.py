@@ -9,6 +9,13 @@ LOG_SUPERVISOR: Final = "AM_NODE_LOG_SUPERVISOR"
 LOG_CLIENT: Final = "AM_NODE_LOG_CLIENT"
 LOG_WORKER: Final = "AM_NODE_LOG_WORKER"
 
+#: Exit codes of a worker's process, beside 0: nobody supervises it; a job, or a hook, does not
+#: stop; a job went on past its hard deadline; `on_start` failed.
+EXIT_ORPHAN: Final = 70
+EXIT_STUCK: Final = 71
+EXIT_HARD_DEADLINE: Final = 72
+EXIT_SET_UP: Final = 73
+
 
 def super_client_id(name: str) -> str:
     """The id of a client's connection to its supervisor."""

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from amnode.errors import AmnodeError, OptionError, PoolError, RefusedError
 from amnode.machine.machine import Machine
 from amnode.machine.transition import Event
-from amnode.node.args import SetPoolArgs
+from amnode.node.args import InspectArgs, ReachWorkerArgs, SetPoolArgs
 from amnode.node.names import is_peer
-from amnode.node.operator_args import ListWorkersArgs
+from amnode.node.operator_args import ListCrashesArgs, ListWorkersArgs, ReadOutputArgs
 from amnode.node.policy import events, sizing
 from amnode.node.policy.options import PoolSize
 from amnode.node.policy.view import PoolView
@@ -38,6 +38,10 @@ EXPOSURE = Exposure(
         S.RollingRestart: None,
         S.Draining: None,
         S.ListWorkers: ListWorkersArgs,
+        S.Inspect: InspectArgs,
+        S.ReachWorker: ReachWorkerArgs,
+        S.ListCrashes: ListCrashesArgs,
+        S.ReadOutput: ReadOutputArgs,
     },
     removable={S.Start: None, S.Draining: None},
     implied=SupervisorStates.schema().names,  # removing Start ends whatever needs it

@@ -10,7 +10,10 @@ import msgspec
 
 from amnode.errors import PoolError
 from amnode.node.args import Wire
+from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.view import PoolView
+from amnode.node.progress import Progress
+from amnode.rpc.tls_files import TlsFiles
 
 #: The file of a supervisor's directory that says where operators find it.
 DOOR = "operators.json"
@@ -25,6 +28,7 @@ class Door(Wire, frozen=True, kw_only=True):
         public_addr: where clients connect.
         local_addr: where operators do.
         secret: theirs, as hexadecimal digits.
+        tls: what a connection to an address that begins with `tls:` shows and trusts.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Door(Wire, frozen=True, kw_only=True):
     public_addr: str
     local_addr: str
     secret: str
+    tls: TlsFiles | None = None
 
     def __repr__(self) -> str:
         return f"Door({self.name}, {self.local_addr})"
@@ -78,6 +83,8 @@ class WorkerRow(Wire, frozen=True, kw_only=True):
         ready: it is able to work.
         note: what keeps it from being leased, or "".
         local_addr: where its supervisor connects to it, or "".
+        job: which one it runs, or "".
+        progress: how far that says it is: `done`, `total`, `note`; null if it does not.
     """
 
     id: str
@@ -92,6 +99,8 @@ class WorkerRow(Wire, frozen=True, kw_only=True):
     ready: bool = False
     note: str = ""
     local_addr: str = ""
+    job: str = ""
+    progress: Progress | None = None
 
 
 class WaiterRow(Wire, frozen=True, kw_only=True):
@@ -128,6 +137,7 @@ class PoolListing(Wire, frozen=True, kw_only=True):
         pool: the pool in numbers; see `PoolView`.
         workers: those in the state that was asked for, oldest first.
         waiters: who waits for a worker, in their order.
+        outputs: ids of workers that are no more, whose output is kept; the oldest first.
     """
 
     name: str
@@ -139,3 +149,37 @@ class PoolListing(Wire, frozen=True, kw_only=True):
     pool: PoolView
     workers: tuple[WorkerRow, ...]
     waiters: tuple[WaiterRow, ...]
+    outputs: tuple[str, ...] = ()
+
+
+class ListCrashesArgs(Wire, frozen=True, kw_only=True):
+    """`ListCrashes`: the last crashes, of all workers or of one."""
+
+    worker_id: str = ""
+
+
+class CrashListing(Wire, frozen=True, kw_only=True):
+    """What is remembered of crashes, oldest first."""
+
+    crashes: tuple[CrashRecord, ...]
+
+
+class ReadOutputArgs(Wire, frozen=True, kw_only=True):
+    """`ReadOutput`: what workers write, as a stream of `OutputPart`.
+
+    Attributes:
+        worker_id: whose; "" is everybody's.
+        lines: how many of those that are there already, of each.
+        follow: whether to go on as more is written; the end of the worker ends it.
+    """
+
+    worker_id: str = ""
+    lines: int = 100
+    follow: bool = False
+
+
+class OutputPart(Wire, frozen=True, kw_only=True):
+    """Some lines of one worker, made safe to show."""
+
+    worker_id: str
+    lines: tuple[str, ...]

@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from amnode.errors import AmnodeError, ConnectionLost, OptionError, RpcError
+from amnode.errors import AmnodeError, ConnectionLost, RpcError
 from amnode.machine.machine import Machine
 from amnode.machine.transition import Event
 from amnode.node import operating
@@ -47,7 +47,6 @@ from amnode.node.policy import events
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.waitlist import Waiter
 from amnode.node.states import SupervisorStates
-from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.mux import Mux
 from amnode.rpc.network_machine import RemoteResult
@@ -93,9 +92,6 @@ class Peers:
 
     Attributes:
         local: the supervisor's own local server.
-
-    Raises:
-        OptionError: an address that cannot be connected to.
     """
 
     def __init__(
@@ -111,13 +107,9 @@ class Peers:
         send: Callable[[str, Wire], None],
         outside: Outside,
     ) -> None:
-        if isinstance(addrs, str):
-            raise OptionError(f"peers is the text {addrs!r}; pass a list: [{addrs!r}].")
-        for address in addrs:
-            parse_address(address)
         self.local: Mux | None = None
         self._machine = machine
-        self._addrs = tuple(dict.fromkeys(addrs))
+        self._addrs = tuple(addrs)
         self._token = token
         self._kind = kind
         self._schema_hash = schema_hash

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from amnode.errors import StateDirectoryError
@@ -94,6 +95,36 @@ class StateDirectory:
         with suppress(FileNotFoundError):
             os.unlink(f"{self.path}/{file_name(worker_id)}")
 
+    # -- what else is kept in it -----------------------------------------------------------
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keeps a file; raises StateDirectoryError if it cannot be written."""
+        self._write(name, data)
+
+    def drop(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.path}/{name}")
+
+    def kept(self, matches: Callable[[str], bool], most: int) -> list[tuple[str, bytes]]:
+        """The files whose names match, in the order of these, and what is in each.
+
+        Raises:
+            StateDirectoryError: one cannot be read, is open to others, or has more than `most`
+                bytes.
+        """
+        names = sorted(name for name in os.listdir(self.path) if matches(name))
+        return [(name, self._read(name, most)) for name in names]
+
+    def oldest_first(self, suffix: str) -> list[str]:
+        """The files with this suffix, without it, by when they were written last."""
+        found: list[tuple[float, str]] = []
+        for name in os.listdir(self.path):
+            if name.endswith(suffix):
+                written = os.lstat(f"{self.path}/{name}").st_mtime
+                found.append((written, name.removesuffix(suffix)))
+        return [name for _, name in sorted(found)]
+
     # -- files -----------------------------------------------------------------------------
 
     def _take_lock(self) -> int:
@@ -125,18 +156,18 @@ class StateDirectory:
         self._write(_GENERATION, encode_generation(before + 1))
         return before + 1
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, most: int = MOST_BYTES) -> bytes:
         try:
             file = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_NONBLOCK | _PRIVATE_FILE)
         except OSError as error:
             raise self._unsafe(name, error.strerror or str(error)) from None
         try:
             self._check_file(name, file)
-            data = os.read(file, MOST_BYTES + 1)
+            data = os.read(file, most + 1)
         finally:
             os.close(file)
-        if len(data) > MOST_BYTES:
-            raise self._unsafe(name, f"it has more than {MOST_BYTES} bytes")
+        if len(data) > most:
+            raise self._unsafe(name, f"it has more than {most} bytes")
         return data
 
     def _write(self, name: str, data: bytes) -> None:

@@ -12,8 +12,9 @@ whose design this is, but for this, where it contradicts itself:
 4. ClientSendPayload and SuperSendPayload are multi everywhere: none is lost.
 5. Supervisor: Ready is auto.
 6. A redefined Ready still requires Start, everywhere.
-7. Worker: Leased and Releasing are added; they come last.
-8. Supervisor: SetPool, RollingRestart, Draining and Drained are added; they come last.
+7. Worker: Leased, Releasing, Inspect and ServeOperator are added; they come last.
+8. Supervisor: SetPool, RollingRestart, Draining, Drained, Inspect, ReachWorker, ListCrashes and
+   ReadOutput are added; they come last.
 
 `_order_` is the order of the ticks in machine time, which crosses the wire: a schema only grows
 at its end.
@@ -110,6 +111,14 @@ class SupervisorStates(Basic, StateSource):
     "No new leases are granted; those that there are go on."
     Drained = State(require=("Draining",))
     "That, and no lease is left."
+    Inspect = State(multi=True, require=("Start",))
+    "An operator asks what the supervisor did."
+    ReachWorker = State(multi=True, require=("Start",))
+    "An operator asks where a worker is found."
+    ListCrashes = State(multi=True, require=("Start",))
+    "The last crashes are listed for an operator."
+    ReadOutput = State(multi=True, require=("Start",))
+    "What workers write is read by an operator."
 
     _order_ = (
         "Exception",
@@ -155,6 +164,10 @@ class SupervisorStates(Basic, StateSource):
         "RollingRestart",
         "Draining",
         "Drained",
+        "Inspect",
+        "ReachWorker",
+        "ListCrashes",
+        "ReadOutput",
     )
 
 
@@ -202,7 +215,19 @@ class WorkerStates(Basic, StateSource):
     Leased = State(require=("Start",))
     "A client has this worker. Its tick while active is the lease's epoch."
     Releasing = State(require=("Leased",))
-    "The lease is ending: the job is cancelled, the hook runs, the session is closed."
+    "The lease is ending: the job is cancelled, `on_release` runs, the session is closed."
+    Inspect = State(multi=True, require=("Start",))
+    "An operator asks what the worker did."
+    ServeOperator = State(multi=True, require=("LocalRpcReady",))
+    "Asked by the supervisor to let an operator in."
+    SettingUp = State(require=("Start",))
+    "The worker is not ready yet: `on_start` runs."
+    LeaseSettingUp = State(require=("Leased",))
+    "A lease has begun: `on_lease` runs, and its client waits."
+    TearingDown = State()
+    "The worker is about to end: `on_stop` runs."
+    Progressing = State(multi=True, require=("Ready",))
+    "The job says how far it is; its tick moves with each report."
 
     _order_ = (
         "Exception",
@@ -234,6 +259,12 @@ class WorkerStates(Basic, StateSource):
         "SendPayload",
         "Leased",
         "Releasing",
+        "Inspect",
+        "ServeOperator",
+        "SettingUp",
+        "LeaseSettingUp",
+        "TearingDown",
+        "Progressing",
     )
 
 

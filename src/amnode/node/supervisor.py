@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
+
 from amnode.errors import (
     HeartbeatError,
     OptionError,
@@ -58,6 +60,7 @@ from amnode.node.args import (
 from amnode.node.class_name import name_of
 from amnode.node.launching import LaunchBy, absolute_path, checked_launcher, launcher_of
 from amnode.node.listing import ListArgs, WorkerState
+from amnode.node.looking import Looking
 from amnode.node.names import LOG_SUPERVISOR, client_name, is_peer
 from amnode.node.operator_args import Door, WorkerRow
 from amnode.node.outside import REAL, Outside
@@ -65,6 +68,8 @@ from amnode.node.peers import LOCAL, PeerAction, Peers
 from amnode.node.policy import crash, events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.core import PoolCore
+from amnode.node.policy.crashes import CrashRecord
+from amnode.node.policy.door import addresses_of
 from amnode.node.policy.options import PoolSize, SupervisorOptions, checked, checked_token
 from amnode.node.policy.view import PoolView
 from amnode.node.reporting import Reporting
@@ -77,6 +82,8 @@ from amnode.rpc.mux import Mux
 from amnode.rpc.options import ONE_CONNECTION
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
+from amnode.rpc.tls_files import TlsFiles
+from amnode.rpc.transport.with_files import absolute, transport_of
 
 logger = logging.getLogger("amnode.node")
 
@@ -97,6 +104,16 @@ class _WorkerArgs:
     secret: bytes = b""
     link: WorkerLink | None = None
     hung: bool = False
+
+
+def _reached_by(outside: Outside, tls: TlsFiles | None, allow_plaintext: bool) -> Outside:
+    transport = transport_of(outside.transport, tls, allow_plaintext=allow_plaintext)
+    return msgspec.structs.replace(outside, transport=transport)
+
+
+def _check_command(kind: str | type[Worker], bin: Sequence[str]) -> None:
+    if isinstance(kind, str) and not bin:
+        raise OptionError(f"Pass the command of kind {kind!r}, or its Worker class instead.")
 
 
 def _check_known_again(state_dir: str, name: str, token: bytes, peers: Sequence[str]) -> None:
@@ -127,18 +144,25 @@ class Supervisor:
             system cannot, or the imports start threads. "command" is always by command. A
             launcher of your own is yours to close.
         local_addr: where operators and peers connect; likewise.
+        operator_token: what operators must prove to have; fresh at each start by default, and
+            in any case in the file `operators.json` of the supervisor's directory.
         peers: local addresses of other supervisors of the same kind and token. A request that
             finds no worker here, and no room for one, is served by a peer that has one.
         state_dir: a directory that outlives the supervisor. One that is started again with it,
             under the same name and token, adopts the workers that live, without interrupting a
             lease. It is made, for its owner alone, if it does not exist.
+        tls: what is shown and trusted where an address begins with `tls:`, by its workers too.
+        advertise_host: the host that clients are told, in place of that of `public_addr`; one
+            that listens on every interface needs it.
+        allow_plaintext: whether `tcp:` may be used off loopback, where others can read along
+            and take leases over.
         outside: what it touches beside its loop and its processes; the system, by default.
         on_decided: told of each event that the core was told, with what it said; for tests.
 
     Attributes:
         machine: the supervisor's states.
         token: for the clients; whoever has it can run code here.
-        operator_token: for operators, on the local server; fresh at each start.
+        operator_token: for operators, on the local server; whoever has it can stop the pool.
         public_mux: the listener for clients; `local_rpc` the one for operators.
         log_enabled: extra logging; set by the environment variable `AM_NODE_LOG_SUPERVISOR`.
 
@@ -146,6 +170,9 @@ class Supervisor:
         OptionError: an argument that cannot work, such as a class that no other process can
             import.
     """
+
+    #: Made at the start.
+    _launcher: Launcher | None = None
 
     def __init__(
         self,
@@ -160,7 +187,11 @@ class Supervisor:
         launcher: Launcher | LaunchBy = "auto",
         state_dir: str = "",
         local_addr: str = "",
+        operator_token: bytes = b"",
         peers: Sequence[str] = (),
+        tls: TlsFiles | None = None,
+        advertise_host: str = "",
+        allow_plaintext: bool = False,
         outside: Outside = REAL,
         on_decided: Callable[[events.Event, Sequence[events.Action]], None] | None = None,
     ) -> None:
@@ -168,43 +199,40 @@ class Supervisor:
         self.worker_kind, self._schema = kind_and_schema(kind, schema)
         self.worker_bin = tuple(bin) or ENTRY
         self.name = name or f"{self.worker_kind.lower()}-{os.getpid()}"
+        _check_command(kind, bin)
         _check_known_again(state_dir, name, token, peers)
-        self._outside = outside
+        self._at = addresses_of(
+            public_addr, local_addr, peers, absolute(tls), advertise_host, allow_plaintext
+        )
+        self._outside = outside = _reached_by(outside, self._at.tls, allow_plaintext)
         self._on_decided = on_decided
         self.token = checked_token(token) if token else outside.entropy(32)
         self.machine = Machine(S, id=f"ns-{self.name}")
         self.machine.bind(self)
-        self.operator_token = outside.entropy(32)
+        self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
-        self._reporting = Reporting(self.machine, self, self._pid)
+        self._reporting = Reporting(self.machine, self, self._link_of, outside.wall)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
         self.public_mux: Mux | None = None
         self.local_rpc: Mux | None = None
-        self._public_addr = public_addr
-        self._local_addr = local_addr
-        if isinstance(kind, str) and not bin:
-            raise OptionError(
-                f"Pass the command of kind {kind!r}, or its Worker class instead."
-            )
         self._target = ("", "") if isinstance(kind, str) else name_of(kind)
         self._preload = () if isinstance(kind, str) else kind.preload
         self._launch_by = checked_launcher(launcher)
-        self._launcher: Launcher | None = None
         self._core = self._make_core()
-        self._peers = self._make_peers(peers)
+        self._peers = self._make_peers()
         self._state_dir = state_dir
         self._home: Home | None = None
-        self._stopping = False
+        self._stopping = self._busy = False
         self._links: dict[str, WorkerLink] = {}
+        self._looking = Looking(self.machine, self._links.get, self.opts.story)
         self._found: list[WorkerRecord] = []
         self._disowned: dict[str, Process] = {}
-        self._secrets: dict[tuple[str, int], bytes] = {}
         self._inbox: deque[events.Event] = deque()
-        self._busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._ended: asyncio.Future[None] | None = None
 
     def _make_core(self) -> PoolCore:
@@ -217,10 +245,10 @@ class Supervisor:
             draw=self._outside.draw,
         )
 
-    def _make_peers(self, addrs: Sequence[str]) -> Peers:
+    def _make_peers(self) -> Peers:
         return Peers(
             self.machine,
-            addrs,
+            self._at.peers,
             token=self.token,
             kind=self.worker_kind,
             schema_hash=schema_hash(self._schema).hex(),
@@ -241,7 +269,7 @@ class Supervisor:
         """
         if self.public_mux is None:
             raise OptionError(f"Supervisor {self.name} is not started; it has no address yet.")
-        return self.public_mux.address
+        return self._at.door.told(self.public_mux.address)
 
     @property
     def core(self) -> PoolCore:
@@ -250,12 +278,17 @@ class Supervisor:
 
     def public_addr(self) -> str:
         """Where clients connect; before the start, where they will."""
-        return self.public_mux.address if self.public_mux is not None else self._public_addr
+        return self.address if self.public_mux is not None else self._at.public
 
     @property
     def local_addr(self) -> str:
         """Where operators and peer supervisors connect; before the start, where they will."""
-        return self.local_rpc.address if self.local_rpc is not None else self._local_addr
+        return self.local_rpc.address if self.local_rpc is not None else self._at.local
+
+    @property
+    def directory(self) -> str:
+        """Its directory: sockets, output, `operators.json`; "" before the start."""
+        return str(self._home.path) if self._home is not None else ""
 
     @property
     def public_rpcs(self) -> Mapping[str, RpcServer]:
@@ -278,15 +311,19 @@ class Supervisor:
         started = False
         try:
             self._home = Home(
-                self._state_dir, self._outside.entropy(8).hex(), self._outside.files
+                self._state_dir,
+                self._outside.entropy(8).hex(),
+                self._outside.files,
+                outputs_kept=self.opts.outputs_kept,
             )
+            self._reporting.start(self._home)
             self._found = self._home.found()
             self._launcher = self._make_launcher(self._home.path)
             public, local = self._open_muxes(self._home.path)
             await local.start()
             await public.start()
             self._home.show(self._door())
-            address = NodeRpcArgs(public_addr=public.address)
+            address = NodeRpcArgs(public_addr=self.address)
             started = not self._stopping and bool(self.machine.add1(S.Start, address))
         finally:
             if not started:
@@ -388,6 +425,11 @@ class Supervisor:
         """The pool in numbers, with one line on why it is not growing, if it is not."""
         return self._core.view(self._now())
 
+    @property
+    def crashes(self) -> list[CrashRecord]:
+        """The last crashes of workers, oldest first; `crashes_kept` of them."""
+        return self._reporting.crashes
+
     def kill_worker(self, worker_id: str) -> bool:
         """Ends a worker's process at once, leased or not; False if there is none.
 
@@ -432,7 +474,6 @@ class Supervisor:
         self.machine.add1(S.LocalRpcReady)
         self.machine.add1(S.PublicRpcReady)
         self._beat()
-        self._reporting.start()
         self._peers.start()
         self._adopt()
         self._feed(events.Tick())
@@ -446,7 +487,7 @@ class Supervisor:
     def _open_muxes(self, directory: Path) -> tuple[Mux, Mux]:
         self.public_mux = Mux(
             self.machine,
-            self._public_addr or f"unix:{directory / 'public'}",
+            self._at.public or f"unix:{directory / 'public'}",
             name=f"{self.name}-public",
             exposure=_PUBLIC,
             secret_of=lambda _client, _role: self.token,
@@ -459,7 +500,7 @@ class Supervisor:
         )
         self.local_rpc = Mux(
             self.machine,
-            self._local_addr or f"unix:{directory / 'local'}",
+            self._at.local or f"unix:{directory / 'local'}",
             name=f"{self.name}-local",
             exposure=LOCAL,
             secret_of=lambda client, _: self.token if is_peer(client) else self.operator_token,
@@ -512,6 +553,7 @@ class Supervisor:
             public_addr=self.public_addr(),
             local_addr=self.local_addr,
             secret=self.operator_token.hex(),
+            tls=self._at.tls,
         )
 
     def _leave_home(self) -> None:
@@ -536,15 +578,17 @@ class Supervisor:
         if self._busy:
             return
         self._busy = True
+        core = self._core
         try:
             while self._inbox:
-                event = self._inbox.popleft()
-                actions = self._core.handle(event, self._now())
+                event, before = self._inbox.popleft(), core.decided
+                actions = core.handle(event, self._now())
                 if self._on_decided is not None:
                     self._on_decided(event, actions)
                 for action in actions:
                     self._do(action)
-                self._publish()
+                if core.decided != before:
+                    self._publish()
         finally:
             self._busy = False
         self._arm()
@@ -559,54 +603,66 @@ class Supervisor:
 
     def _arm(self) -> None:
         """Rule 4."""
+        at = self._core.next_deadline()
+        if at == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._core.next_deadline()
+        self._timer_at = at
         if at is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(at, self._feed, events.Tick())
+            self._timer = asyncio.get_running_loop().call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._timer_at = None
+        self._feed(events.Tick())
 
     def _publish(self) -> None:
         """Shows the core's data as states (rule 2, promise S19)."""
-        view, machine = self.view(), self.machine
-        if not machine.is1(S.Start):
+        shown, machine = self._core.shown(), self.machine
+        is1 = machine.is1
+        if not is1(S.Start):
             return
-        self._peers.tell(view.spare)
-        shown = {
-            S.PoolStarting: view.pool_starting,
-            S.PoolReady: view.pool_ready,
-            S.NormalizingPool: view.normalizing,
-            S.PoolNormalized: view.normalized,
-            S.WorkersAvailable: view.workers_available,
-            S.Drained: view.drained,
-        }
-        if not view.broken and machine.is1(S.ErrPool):  # first: it keeps PoolNormalized out
+        self._peers.tell(shown.spare)
+        if not shown.broken and is1(S.ErrPool):  # first: it keeps PoolNormalized out
             machine.remove((S.ErrPool, S.Exception))
-        off = [name for name, on in shown.items() if not on and machine.is1(name)]
-        if off:
-            machine.remove(off)
-        for name, on in shown.items():
-            if on and machine.not1(name):
-                machine.add1(name)
+        states = {
+            S.PoolStarting: shown.pool_starting,
+            S.PoolReady: shown.pool_ready,
+            S.NormalizingPool: shown.normalizing,
+            S.PoolNormalized: not shown.normalizing,
+            S.WorkersAvailable: shown.workers_available,
+            S.Drained: shown.drained,
+        }
+        wrong = [(name, on) for name, on in states.items() if is1(name) is not on]
+        if wrong:
+            off = [name for name, on in wrong if not on]
+            if off:
+                machine.remove(off)
+            for name, on in states.items():
+                if on and not is1(name):
+                    machine.add1(name)
         # Not while there is something that it waits for and the core has not heard of.
-        if not view.to_restart and not self._inbox and machine.is1(S.RollingRestart):
+        if not shown.to_restart and not self._inbox and is1(S.RollingRestart):
             machine.remove1(S.RollingRestart)
-        if view.broken and machine.not1(S.ErrPool):
-            add_err_pool(machine, f"The pool is held back: {view.broken}")
+        if shown.broken and not is1(S.ErrPool):
+            logger.error("Pool %s starts no workers for now: %s", self.name, shown.broken)
+            add_err_pool(machine, f"The pool is held back: {shown.broken}")
 
     def NormalizingPoolState(self, event: Event) -> None:
         """Missing workers are being started, or say why not; the core sees to it."""
-        logger.debug("Pool %s misses workers: %s.", self.name, self.view().why_not_growing)
+        if logger.isEnabledFor(logging.DEBUG):
+            why = self.view().why_not_growing
+            logger.debug("Pool %s misses workers: %s.", self.name, why)
 
     def PoolReadyEnter(self, event: Event) -> bool:
         """At least the minimum is ready."""
-        return self.view().pool_ready
+        return self._core.shown().pool_ready
 
     def PoolReadyExit(self, event: Event) -> bool:
         """Not while the pool is ready, unless the supervisor stops."""
         stopping = self.machine.index(S.Start) in event.mutation.called
-        return stopping or not self.view().pool_ready
+        return stopping or not self._core.shown().pool_ready
 
     # -- deeds: the processes ----------------------------------------------------------------
 
@@ -637,6 +693,7 @@ class Supervisor:
             opts=self.opts,
             tell=self._heard,
             record=record,
+            door=self._at.door,
             outside=self._outside,
         )
 
@@ -755,14 +812,20 @@ class Supervisor:
                 self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
             case events.ReadyChanged(worker_id, True):
                 self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
+            case events.Exited(worker_id):
+                self._reporting.losing(worker_id)
             case events.ConnectionLost(worker_id):
+                self._reporting.losing(worker_id)
                 self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
             case _:  # the core alone hears of the others
                 pass
         self._feed(event)
 
     def _do_probe(self, action: events.Probe) -> None:
-        self._ask(action.worker_id, lambda link: link.probe(action.check, fresh=action.fresh))
+        if action.fresh:
+            self._ask(action.worker_id, lambda link: link.greet(action.check))
+        elif (link := self._links.get(action.worker_id)) is not None:
+            link.probe(action.check)
 
     def _do_retire(self, action: events.Retire) -> None:
         logger.debug("Worker %s is to retire: %s.", action.worker_id, action.reason)
@@ -803,8 +866,9 @@ class Supervisor:
 
     def _do_forget(self, action: events.Forget) -> None:
         self.machine.add1(S.WorkerKilled, _WorkerArgs(action.worker_id))
-        report = action.report
-        if action.expected or report is None:
+        report = None if action.expected else action.report
+        self._reporting.ended(action.worker_id, report)
+        if report is None:
             return
         logger.warning("%s", "\n".join((report.message, *report.stack)))
         add_err_worker(self.machine, crash.error(action.worker_id, report))
@@ -843,22 +907,16 @@ class Supervisor:
         link = self._links.get(action.worker_id)
         if link is None:
             return
-        secret = self._outside.entropy(32)
-        self._secrets[action.worker_id, action.epoch] = secret
         terms = self.opts.terms
         args = ServeClientArgs(
             client_id=action.waiter.worker_rpc_id,
-            secret=secret,
+            secret=self._outside.entropy(32),
             expected_tick=action.expected_tick,
             delivery_timeout=terms.delivery_timeout,
             grace=terms.grace,
             maximum=terms.maximum,
         )
-        self.machine.spawn(None, self._serve(link, args, action.epoch))
-
-    async def _serve(self, link: WorkerLink, args: ServeClientArgs, epoch: int) -> None:
-        await link.serve(args, epoch)
-        self._secrets.pop((link.worker_id, epoch), None)
+        link.serve(args, action.epoch)
 
     def _do_withdraw(self, action: events.Withdraw) -> None:
         self._ask(action.worker_id, lambda link: link.withdraw(action.epoch))
@@ -870,7 +928,7 @@ class Supervisor:
             worker_id=action.worker_id,
             epoch=action.epoch,
             address=link.public_addr,
-            secret=self._secrets[action.worker_id, action.epoch],
+            secret=link.lease_secret,
         )
         self._send(action.client_id, grant)
 
@@ -1009,9 +1067,8 @@ class Supervisor:
         """Answered by being run."""
         self.machine.remove1(S.Healthcheck)
 
-    def _pid(self, worker_id: str) -> int:
-        link = self._links.get(worker_id)
-        return link.process.pid if link is not None and link.process is not None else 0
+    def _link_of(self, worker_id: str) -> WorkerLink | None:
+        return self._links.get(worker_id)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

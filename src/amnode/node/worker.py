@@ -14,6 +14,9 @@ Rules:
    is neither idle nor free.
 4. A lease ends in one order: the job, the hook, the session, `Leased`, and then the supervisor
    is told.
+5. A hook that a class has shows as a state while it runs. All but `on_start`, which the
+   supervisor bounds, have `release_timeout`; one that does not even end when it is cancelled
+   costs its worker, as a job does.
 
 Past 800 lines, because every guard and handler of the worker's machine stands here, in one
 sequence; what a job is, and how one is run, stands in `jobs.py` and `work.py`.
@@ -34,6 +37,7 @@ import msgspec
 
 from amnode.errors import (
     AmnodeError,
+    JobArgumentsError,
     JobCancelled,
     JobError,
     JobTimeoutError,
@@ -49,26 +53,41 @@ from amnode.machine.queue import Result
 from amnode.machine.schema import Schema, States
 from amnode.machine.transition import Event
 from amnode.node.args import (
+    PROGRESS,
     NodeRpcArgs,
+    ProgressNews,
     ReleasingArgs,
     RetireArgs,
     SendPayloadArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     StartArgs,
     WorkArgs,
     WorkerBoot,
     WorkerInfo,
 )
+from amnode.node.chunks import CHUNK, chunk
 from amnode.node.class_name import load
-from amnode.node.jobs import jobs_of
-from amnode.node.names import LOG_WORKER, handshake_id
+from amnode.node.dispatcher import Dispatcher
+from amnode.node.failures import checked as checked_exceptions
+from amnode.node.failures import known_of
+from amnode.node.job_note import SIZE as NOTE_SIZE
+from amnode.node.job_note import JobNote
+from amnode.node.job_thread import JobThread
+from amnode.node.jobs import Job, jobs_of
+from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
+from amnode.node.operators import Operators
 from amnode.node.outside import REAL, Host, Outside, OwnProcess, end_process
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.lease import End, WorkerLease
 from amnode.node.policy.options import LeaseTerms, WorkerOptions, checked
 from amnode.node.policy.owner import STALE, Claim, Owner
+from amnode.node.progress import Progress
 from amnode.node.states import BootstrapStates, WorkerStates
+from amnode.node.timers import Timers
 from amnode.node.transition_log import TransitionLog
-from amnode.node.work import Work
+from amnode.node.values import Packed
+from amnode.node.work import Bounds, Driver, Work
 from amnode.rpc.client import RpcClient
 from amnode.rpc.exposure import Exposure
 from amnode.rpc.mux import Mux
@@ -76,20 +95,22 @@ from amnode.rpc.options import ONE_CONNECTION, RpcOptions
 from amnode.rpc.origin import Deferred, Origin
 from amnode.rpc.protocol.subscription import schema_hash
 from amnode.rpc.server import RpcServer
+from amnode.rpc.transport.with_files import transport_of
 
 logger = logging.getLogger("amnode.node")
-
-#: Exit codes of a worker's process, beside 0: nobody supervises it; a job is stuck.
-EXIT_ORPHAN = 70
-EXIT_STUCK = 71
 
 #: A session lasts as long as its lease, which ends it (rule 4).
 _PUBLIC = RpcOptions(session_ttl=24 * 3600)
 #: What a class may define again, beside its handlers.
-_TO_EXTEND = ("kind", "schema", "preload", "exposure", "on_release", "in_main_thread")
+_HOOKS = ("on_start", "on_lease", "on_release", "on_stop")
+_ATTRIBUTES = ("kind", "schema", "preload", "exposure", "exceptions", "work_args")
+_TO_EXTEND = (*_ATTRIBUTES, "in_main_thread", *_HOOKS)
 
 #: What a kind may be called.
 _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
+
+#: Why a call is refused that comes before `on_lease` has ended.
+_SETTING_UP = "the lease is being set up"
 
 S = WorkerStates
 
@@ -113,13 +134,19 @@ class Worker:
     `preload` names: what takes long to import and starts no threads. What each worker needs of
     its own (connections, threads, locks, open files) is made in `__init__` or by the first job.
 
+    What its jobs raise is raised at their caller as what it is where that is an exception of
+    Python itself, or one that the class lists in `exceptions`.
+
     A class may define handlers for its own states, and extend those that are here if it calls
-    the inherited one too.
+    the inherited one too. One whose clients also add `WorkRequested` by themselves, for such
+    handlers, names the struct of its arguments in `work_args`.
     """
 
     kind: ClassVar[str] = ""
     schema: ClassVar[type[States]] = WorkerStates
     preload: ClassVar[tuple[str, ...]] = ()
+    exceptions: ClassVar[tuple[type[Exception], ...]] = ()
+    work_args: ClassVar[type[msgspec.Struct] | None] = None
 
     def __init__(
         self,
@@ -139,20 +166,41 @@ class Worker:
         self.local_rpc: Mux | None = None
         self.public_rpc: Mux | None = None
         self.boot_rpc: RpcClient | None = None
+        self._operators: Operators | None = None
         self._boot_addr = ""
         self._kind = kind or kind_of(type(self))
-        self._jobs = jobs_of(type(self))
-        self._work: Work | None = None
+        self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
+        self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
+        #: Whether the last job left an error that the next call clears.
+        self._failed = False
+        self._timers = Timers()
+        self._thread = JobThread(f"{self._kind}-jobs")
+        self._driver = Driver(
+            timers=self._timers,
+            thread=self._thread,
+            known=known_of(type(self)),
+            why_ending=self._ending,
+            end_in=lambda seconds, words: self._host.end_in(seconds, words),
+            on_stuck=self._stuck,
+            on_progress=self._work_progress,
+            on_end=self._work_ended,
+        )
         self._jobs_done = 0
         self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._clean = True
+        self._hook = ""
+        self._is_set_up = not self._has("on_start")
+        #: Runs `on_lease`.
+        self._setting_up: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[int] | None = None
         self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
+        self._note = JobNote(bytearray(NOTE_SIZE))
+        self._door = DEFAULT_DOOR
         self._keep = False
         self._owner = Owner()
         self._orphan_ttl = self.opts.orphan_ttl
@@ -168,8 +216,19 @@ class Worker:
                     f"{cls.__qualname__}.{name} would replace what every worker has under this "
                     "name; choose another."
                 )
-        if not inspect.iscoroutinefunction(cls.on_release):
-            raise OptionError(f"{cls.__qualname__}.on_release must be an `async def` method.")
+        for hook in _HOOKS:
+            if not inspect.iscoroutinefunction(getattr(cls, hook)):
+                raise OptionError(f"{cls.__qualname__}.{hook} must be an `async def` method.")
+        checked_exceptions(cls.__qualname__, cls.exceptions)
+        own = cls.work_args
+        if own is not None and (
+            not (isinstance(own, type) and issubclass(own, msgspec.Struct))  # pyright: ignore[reportUnnecessaryIsInstance]
+            or own.__struct_config__.array_like
+        ):
+            raise OptionError(
+                f"{cls.__qualname__}.work_args is {own!r}; it must be a msgspec.Struct that is "
+                "not array_like."
+            )
 
     @property
     def machine(self) -> Machine:
@@ -199,12 +258,35 @@ class Worker:
     @property
     def public_addr(self) -> str:
         """Where its client connects; "" until it listens."""
-        return self.public_rpc.address if self.public_rpc is not None else ""
+        if self.public_rpc is None:
+            return ""
+        return self._door.told(self.public_rpc.address)
 
     @property
     def lease(self) -> WorkerLease:
         """Who is served, since when, and in which epoch."""
         return self._lease
+
+    async def on_start(self) -> None:
+        """Called once, before the worker is ready: what takes long to make is made here.
+
+        It may take, and even hold the loop, as long as the supervisor's `start_timeout` lets a
+        worker start. One that raises ends its process, and counts as a failed start.
+        """
+
+    async def on_lease(self) -> None:
+        """Called when a lease begins, before its first job; `lease.client_id` says whose.
+
+        It may take as long as the option `release_timeout`. If it raises, the worker is
+        replaced, and the client gets another one.
+        """
+
+    async def on_stop(self) -> None:
+        """Called before the process ends, when it ends in good order.
+
+        It may take as long as the option `release_timeout`, and as long as the supervisor lets
+        a worker end (`term_timeout`, twice).
+        """
 
     async def on_release(self) -> None:
         """Called when a lease that was used has ended: clear what the client left.
@@ -267,7 +349,7 @@ class Worker:
         if self._ended is not None:
             self._ended.cancel()
         self._disarm()
-        for mux in (self.public_rpc, self.local_rpc):
+        for mux in (self.public_rpc, self.local_rpc, self._operators):
             if mux is not None:
                 mux.abort()
 
@@ -320,7 +402,20 @@ class Worker:
 
     async def _open(self, boot: WorkerBoot) -> None:
         machine = self.machine
+        self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
+        try:
+            self._note = JobNote(self._outside.files.page(f"{base}.j", NOTE_SIZE))
+        except OSError as error:  # a full disk: what it does cannot be seen, but it works
+            machine.add_err(error)
+        self._operators = Operators(
+            machine,
+            f"unix:{base}.o",
+            name=self.name,
+            exposure=self.exposure,
+            story=self.opts.story,
+            outside=self._outside,
+        )
         self.local_rpc = Mux(
             machine,
             f"unix:{base}.l",
@@ -335,31 +430,43 @@ class Worker:
             entropy=self._outside.entropy,
             options=ONE_CONNECTION,
         )
-        self.public_rpc = Mux(
-            machine,
-            f"unix:{base}.p",
+        try:
+            await self.local_rpc.start()
+            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
+            self.public_rpc = self._public_mux(boot.door, f"unix:{base}.p")
+            await self._open_public(self.public_rpc)
+            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_addr))
+            await self._call_back(boot)
+        except AmnodeError as error:
+            # Without its servers or its bootstrap nobody can ever find this worker.
+            machine.add_err_state(S.ErrSupervisor, error)
+            self._end_unsupervised(f"it cannot be supervised: {error}")
+
+    def _public_mux(self, door: ClientDoor, otherwise: str) -> Mux:
+        """The server for the client; of a network, with what TLS shows.
+
+        Raises:
+            OptionError: what TLS needs cannot be read.
+        """
+        self._door = door
+        return Mux(
+            self.machine,
+            door.address or otherwise,
             name=f"{self.name}-public",
             exposure=self.exposure(),
+            takers={S.WorkRequested: self._calls.take},
             secret_of=lambda client, _role: self.lease.secret_for(client),
             admit=self._admit,
             on_connected=self._client_came,
             on_cut=self._client_left,
             on_resumed=self._client_back,
             on_disconnected=self._client_left,
-            transport=self._outside.transport,
+            transport=transport_of(
+                self._outside.transport, door.tls, allow_plaintext=door.allow_plaintext
+            ),
             entropy=self._outside.entropy,
             options=_PUBLIC,
         )
-        try:
-            await self.local_rpc.start()
-            machine.add1(S.LocalRpcReady, NodeRpcArgs(local_addr=self.local_rpc.address))
-            await self._open_public(self.public_rpc)
-            machine.add1(S.PublicRpcReady, NodeRpcArgs(public_addr=self.public_rpc.address))
-            await self._call_back(boot)
-        except AmnodeError as error:
-            # Without its servers or its bootstrap nobody can ever find this worker.
-            machine.add_err_state(S.ErrSupervisor, error)
-            self._end_unsupervised(f"it cannot be supervised: {error}")
 
     async def _open_public(self, mux: Mux) -> None:
         try:
@@ -385,7 +492,7 @@ class Worker:
             address = NodeRpcArgs(
                 id=self.machine.id,
                 local_addr=self.local_rpc.address,
-                public_addr=self.public_rpc.address,
+                public_addr=self.public_addr,
             )
             if not await client.source.add1(BootstrapStates.WorkerAddr, address):
                 raise RefusedError(f"The bootstrap at {boot.boot_addr} refused the call.")
@@ -395,12 +502,19 @@ class Worker:
         self._wait_for_supervisor(self.opts.conn_timeout)
 
     async def _close(self) -> None:
-        self._disarm()
-        if self._work is not None:
+        self._disarm_lease()
+        if self._calls.work is not None:
             await self._end_work()
+        if self._is_set_up and self._has("on_stop"):
+            self.machine.add1(S.TearingDown)
+            await self._run_hook("on_stop")
+            self.machine.remove1(S.TearingDown)
+        self._disarm()
         for mux in (self.public_rpc, self.local_rpc):
             if mux is not None:
                 await mux.stop()
+        if self._operators is not None:
+            await self._operators.close()
         if self._exit_code == EXIT_ORPHAN and not self._keep:
             self._outside.files.remove_abandoned(self._directory, self.name)
         if self._ended is not None and not self._ended.done():
@@ -411,9 +525,15 @@ class Worker:
         `implied` which closed ones may follow them by relations.
         """
         return Exposure(
-            mutable={S.WorkRequested: WorkArgs, S.Releasing: ReleasingArgs},
+            mutable={
+                S.WorkRequested: (WorkArgs, self.work_args) if self.work_args else WorkArgs,
+                S.Releasing: ReleasingArgs,
+            },
             implied=(S.Idle, S.Working, S.WorkReady),
         )
+
+    def _has(self, hook: str) -> bool:
+        return getattr(type(self), hook) is not getattr(Worker, hook)
 
     # -- readiness ---------------------------------------------------------------------------
 
@@ -426,8 +546,26 @@ class Worker:
         logger.debug("Worker %s listens for its client at %s.", self.name, event.args)
 
     def RpcReadyState(self, event: Event) -> None:
-        """Both servers accept: the worker is ready."""
+        """Both servers accept: the worker is ready, unless it has to be set up first."""
+        if not self._has("on_start"):
+            self.machine.add1(S.Ready)
+
+    def SettingUpState(self, event: Event) -> None:
+        """Makes what the worker needs; its supervisor is connected, and waits."""
+        self.machine.spawn(S.SettingUp, self._set_up())
+
+    async def _set_up(self) -> None:
+        try:
+            await self.on_start()
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            logger.exception("on_start of worker %s failed.", self.name)
+            self._exit(EXIT_SET_UP, f"on_start failed: {error!r}")
+            return
+        self._is_set_up = True
         self.machine.add1(S.Ready)
+        self.machine.remove1(S.SettingUp)
 
     def HealthcheckState(self, event: Event) -> None:
         """Answered by being run: the loop that dispatches jobs is alive."""
@@ -475,6 +613,10 @@ class Worker:
             self._orphan_timer.cancel()
             self._orphan_timer = None
         self._tell()
+        if not self._is_set_up and self.machine.not1(S.SettingUp):
+            # Not before its supervisor is connected, which would take a blocked loop for a
+            # failure to answer.
+            self.machine.add1(S.SettingUp)
 
     def SuperConnectedEnd(self, event: Event) -> None:
         """Goes on with its lease, then waits for a supervisor, then ends."""
@@ -494,6 +636,10 @@ class Worker:
         if self.machine.is1(S.Leased):
             return  # the end of the lease asks again
         self._end_unsupervised("no supervisor came for it")
+
+    def _tell_while_running(self) -> None:
+        if self.machine.is1(S.Start):
+            self._tell()
 
     def _tell(self) -> None:
         self.machine.add1(
@@ -556,6 +702,19 @@ class Worker:
         self._clean = True
         self._arm()
         self._tell()
+        if self._has("on_lease"):
+            self.machine.add1(S.LeaseSettingUp)
+
+    def LeaseSettingUpState(self, event: Event) -> None:
+        """Prepares for the client, which waits until this state has ended."""
+        self._setting_up = self.machine.spawn(S.LeaseSettingUp, self._set_up_lease())
+
+    async def _set_up_lease(self) -> None:
+        if await self._run_hook("on_lease"):
+            self.machine.remove1(S.LeaseSettingUp)
+        elif self.lease.begin_end(End.NOT_SET_UP):
+            args = ReleasingArgs(epoch=self.lease.epoch, reason=End.NOT_SET_UP.value)
+            self.machine.add1(S.Releasing, args)
 
     def LeasedEnd(self, event: Event) -> None:
         """A lease is over: tells the supervisor, or looks for one."""
@@ -572,7 +731,8 @@ class Worker:
     def _admit(self, server: RpcServer) -> str | None:
         if self.lease.opened(server.client_id):
             self._arm()
-            self._tell()
+            # The client waits for its answer; the supervisor does not.
+            asyncio.get_running_loop().call_soon(self._tell_while_running)
             return None
         return "the lease secret was used, or its lease is over"
 
@@ -583,6 +743,7 @@ class Worker:
         self.lease.connection_back()
         self._arm()
         self._client_came(server)
+        self._calls.look()
 
     def _client_left(self, _server: RpcServer, _reason: str) -> None:
         self.machine.remove1(S.ClientConnected)
@@ -630,9 +791,15 @@ class Worker:
     async def _release(self, deferred: Deferred | None) -> None:
         """Rule 4."""
         try:
-            if self._work is not None:
+            self._calls.refuse(self._lease_lost(self.lease.epoch))
+            if self._calls.work is not None:
                 await self._end_work()
-            await self._run_hook()
+            if self._setting_up is not None:
+                self.machine.remove1(S.LeaseSettingUp)
+                await asyncio.wait({self._setting_up})
+                self._setting_up = None
+            self._calls.rest()
+            await self._clear()
             if deferred is not None:
                 deferred.answer()
             if self.public_rpc is not None:
@@ -642,30 +809,36 @@ class Worker:
         finally:
             self.machine.remove1(S.Leased)
 
-    async def _run_hook(self) -> None:
+    async def _clear(self) -> None:
+        """Runs `on_release`, where the lease was used."""
         self._clean = self.lease.clean
-        if not self.lease.taken or type(self).on_release is Worker.on_release:
-            return
-        self._clean = False
-        loop = asyncio.get_running_loop()
-        # One that does not even end when it is cancelled costs its worker, as a job does.
-        timer = loop.call_later(2 * self.opts.release_timeout, self._stuck)
+        used = self.lease.taken and self.lease.end is not End.NOT_SET_UP
+        if used and self._has("on_release"):
+            self._clean = False
+            self._clean = await self._run_hook("on_release")
+
+    async def _run_hook(self, name: str) -> bool:
+        """Runs a hook within its time (rule 5); whether it ended well."""
+        limit = self.opts.release_timeout
+        self._timers.set(name, 2 * limit, self._stuck)
+        self._hook = name
         try:
-            async with asyncio.timeout(self.opts.release_timeout):
-                await self.on_release()
+            async with asyncio.timeout(limit):
+                await getattr(self, name)()
         except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            logger.exception("on_release of worker %s failed; it will be replaced.", self.name)
+            logger.exception("%s of worker %s failed; it will be replaced.", name, self.name)
             self.machine.add_err(error)
-        else:
-            self._clean = True
+            return False
         finally:
-            timer.cancel()
+            self._timers.clear(name)
+            self._hook = ""
+        return True
 
     async def _end_work(self) -> None:
         """Rule 3: waits until the job has ended; one that will not costs its worker."""
-        work = self._work
+        work = self._calls.work
         if work is None:
             return
         work.cancel()
@@ -673,26 +846,25 @@ class Worker:
             await asyncio.wait({work.task})
 
     def _stuck(self) -> None:
-        what = f"job {self._work.job.name}" if self._work is not None else "on_release"
+        work = self._calls.work
+        what = f"job {work.job.name}" if work is not None else self._hook
         self._exit(EXIT_STUCK, f"{what} did not stop when it was cancelled")
 
     # -- work --------------------------------------------------------------------------------
 
     def WorkRequestedEnter(self, event: Event) -> bool:
-        """One job at a time, by the client of this epoch, with arguments that fit."""
-        if not self.machine.any1(S.Idle, S.WorkReady):
-            return not _refused(event, "the worker is busy")
+        """One at a time; a call of a job begins where `Dispatcher` begins it."""
+        if self._calls.beginning:
+            return True
+        if self.machine.is1(S.LeaseSettingUp):
+            return not _refused(event, _SETTING_UP)
         args = event.args
-        if not isinstance(args, WorkArgs) or not args.job:
-            return True  # the plain form, for the author's own handlers
-        if not self.lease.allows(args.epoch):
-            origin = event.mutation.origin
-            if isinstance(origin, Origin):
-                why = self._ending() or f"epoch {self.lease.epoch} holds now"
-                lost = f"The lease of epoch {args.epoch} ended: {why}. Ask for a new worker."
-                origin.refuse(LeaseLost(lost, outcome=Outcome.NOT_RUN))
-            return False
-        return self._prepare(event, args)
+        if isinstance(args, WorkArgs) and args.job:
+            return False  # a job's answer needs somebody to go to
+        # The plain form, for the author's own handlers.
+        return self.machine.any1(S.Idle, S.WorkReady) or not _refused(
+            event, "the worker is busy"
+        )
 
     def WorkRequestedWorkRequested(self, event: Event) -> bool:
         """A second call while one is asked for is refused, never lost."""
@@ -700,77 +872,98 @@ class Worker:
             return True
         return not _refused(event, "a call is being started")
 
-    def _prepare(self, event: Event, args: WorkArgs) -> bool:
-        """Checks the call before it runs; the error goes to whoever asked."""
-        origin = event.mutation.origin
-        if not isinstance(origin, Origin):
-            return False  # a job's answer needs somebody to go to
-        job = self._jobs.get(args.job)
-        try:
-            if job is None:
-                known = ", ".join(self._jobs) or "none"
-                raise JobUnknownError(
-                    f"Worker {self._kind} has no job {args.job!r}; it has {known}."
-                )
-            values = job.decode(args.args)
-        except AmnodeError as error:
-            origin.refuse(error)
-            return False
-        self._next = job, job.bind(self, values)
-        return True
+    def _job_of(self, args: WorkArgs) -> Job[..., Any]:
+        """The job that a call wants, if its lease still holds."""
+        if not self.lease.allows(args.epoch):
+            raise self._lease_lost(args.epoch)
+        if self.machine.is1(S.LeaseSettingUp):
+            raise RefusedError(f"Refused: {_SETTING_UP}.")
+        return self._job_named(args.job)
 
-    def WorkRequestedState(self, event: Event) -> None:
-        """Takes the call; its answer comes when the job is over."""
-        args = event.args
-        if not isinstance(args, WorkArgs) or not args.job:
-            return
-        if self.machine.any1(S.ErrWork, S.ErrWorkTimeout):
+    def chunk_of(self, name: str, calls: int) -> tuple[Job[..., Any], Driver]:
+        """See `chunks.Host`; the chunk itself counts as one."""
+        found = self._job_named(name)
+        self._jobs_done += calls - 1
+        return found, self._driver
+
+    def _job_named(self, name: str) -> Job[..., Any]:
+        found = self._jobs.get(name)
+        if found is None:
+            known = ", ".join(own for own in self._jobs if own != CHUNK) or "none"
+            raise JobUnknownError(f"Worker {self._kind} has no job {name!r}; it has {known}.")
+        return found
+
+    def _lease_lost(self, epoch: int) -> LeaseLost:
+        why = self._ending() or f"epoch {self.lease.epoch} holds now"
+        lost = f"The lease of epoch {epoch} ended: {why}. Ask for a new worker."
+        return LeaseLost(lost, outcome=Outcome.NOT_RUN)
+
+    def _work_of(self, job: Job[..., Any], args: WorkArgs, reply: Deferred) -> Work:
+        """The call, with arguments that fit."""
+        if job.streams and not reply.wants_stream:
+            raise JobArgumentsError(
+                f"Job {job.name} gives items, not a result; ask for it with `worker.stream`."
+            )
+        call = job.bind(self, job.decode(Packed(args.args, args.buffers[1::2])))
+        self._note.begin(job.name)
+        if self._failed:
+            self._failed = False
             self.machine.remove((S.ErrWork, S.ErrWorkTimeout, "Exception"))
-        job, call = self._next
-        origin = event.mutation.origin
-        assert isinstance(origin, Origin)  # `_prepare` made sure
-        self._work = Work(
+        return Work(
             job,
             call,
-            origin.defer(),
-            deadline=args.deadline,
-            patience=self.opts.release_timeout,
-            ending=self._ending,
-            on_stuck=self._stuck,
-            on_end=self._work_ended,
+            reply,
+            bounds=Bounds(args.deadline, args.hard_deadline, self.opts.release_timeout),
+            driver=self._driver,
+            news=args.news,
         )
-        self.machine.add1(S.Working)
-
-    def WorkingState(self, event: Event) -> None:
-        """Runs the job as a task of this state."""
-        if self._work is not None and self._work.task is None:
-            self._work.start(self.machine.spawn(S.Working, self._work.run()))
 
     def _ending(self) -> str:
         """Why the lease is ending, or has ended; "" while it holds."""
         return self.lease.end.value if self.lease.end is not None else ""
 
+    def _work_progress(self, news: int, progress: Progress) -> None:
+        """Shows it as a state, and tells the caller if that wants to know."""
+        self._note.progress(progress)
+        if self.machine.is1(S.Working):
+            self.machine.add1(S.Progressing, progress)
+        if not news or self.public_rpc is None:
+            return
+        for server in [*self.public_rpc.servers.values()]:
+            if server.is_connected:
+                server.send_payload(PROGRESS, ProgressNews(news=news, progress=progress))
+
     def _work_ended(self, error: AmnodeError | None) -> None:
-        self._work = None
         self._jobs_done += 1
+        self._note.end()
         machine = self.machine
-        if machine.any1(S.Working, S.WorkRequested):
+        if machine.is1(S.Progressing):
+            machine.remove1(S.Progressing)
+        if machine.is1(S.Working):
             machine.add1(S.WorkReady)
-        if isinstance(error, JobTimeoutError):
-            machine.add_err_state(S.ErrWorkTimeout, error)
-        elif error is not None and not isinstance(error, JobCancelled):
-            machine.add_err_state(S.ErrWork, error)
+        if error is not None and not isinstance(error, JobCancelled):
+            self._failed = True
+            timeout = isinstance(error, JobTimeoutError)
+            machine.add_err_state(S.ErrWorkTimeout if timeout else S.ErrWork, error)
+        self._calls.over()
 
     def WorkReadyState(self, event: Event) -> None:
         """The next call may follow at once; without one the worker rests."""
-        asyncio.get_running_loop().call_soon(self._rest)
+        self._calls.ready()
 
-    def _rest(self) -> None:
-        self.machine.remove1(S.WorkReady)
+    def IdleState(self, event: Event) -> None:
+        """A call that came while the author's own work was done has its turn."""
+        self._calls.look()
 
     # -- the end -------------------------------------------------------------------------------
 
     def _disarm(self) -> None:
+        self._calls.close()
+        self._timers.close()
+        self._thread.close()
+        self._disarm_lease()
+
+    def _disarm_lease(self) -> None:
         for timer in (self._lease_timer, self._orphan_timer):
             if timer is not None:
                 timer.cancel()
@@ -807,6 +1000,7 @@ _LOCAL = Exposure(
         S.ServeClient: ServeClientArgs,
         S.Releasing: ReleasingArgs,
         S.Healthcheck: None,
+        S.ServeOperator: ServeOperatorArgs,
     },
     removable={S.Start: RetireArgs},
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,8 +29,6 @@ from amnode.launch.process import (
     Launcher,
     LaunchSpec,
     Process,
-    adopt,
-    started_at,
 )
 from amnode.machine.schema import Schema
 from amnode.machine.transition import Transition
@@ -39,18 +38,25 @@ from amnode.node.args import (
     ReleasingArgs,
     RetireArgs,
     ServeClientArgs,
+    ServeOperatorArgs,
     WorkerBoot,
     WorkerInfo,
+    WorkerReached,
 )
 from amnode.node.bootstrap import Bootstrap
+from amnode.node.job_note import SIZE as NOTE_SIZE
+from amnode.node.job_note import read_note
 from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.adopt_records import WorkerRecord
+from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.owner import is_stale
+from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import ONE_CONNECTION
+from amnode.rpc.remote import RemoteResult
 
 logger = logging.getLogger("amnode.node")
 
@@ -63,10 +69,16 @@ _FOLLOWED = (W.Exception, W.ErrClient, W.ErrSupervisor, W.Start, W.Ready, W.Leas
 _COUNTED = (W.ErrClient, W.ErrSupervisor)
 
 #: The last lines of a worker's output that a report has.
-_OUTPUT_LINES = 20
+_OUTPUT_LINES = 40
+
+#: What of a worker's moves is remembered for the report of its death.
+_MOVES = 20
 
 #: Seconds that a worker has at most to write its stacks.
 _STACK_TIMEOUT = 1.0
+
+#: Why a worker could not be asked.
+_UNCONNECTED = "there is no connection"
 
 
 class WorkerLink:
@@ -82,11 +94,13 @@ class WorkerLink:
         opts: the supervisor's.
         tell: takes events for the core.
         record: of a worker that is there already.
+        door: how the worker lets its clients in.
         outside: what it touches.
 
     Attributes:
         process: once it runs.
         rpc: once it is connected.
+        lease_secret: of the last client that it was asked to serve.
     """
 
     def __init__(
@@ -101,6 +115,7 @@ class WorkerLink:
         opts: SupervisorOptions,
         tell: Callable[[events.Event], None],
         record: WorkerRecord | None = None,
+        door: ClientDoor = DEFAULT_DOOR,
         outside: Outside = REAL,
     ) -> None:
         self.worker_id = worker_id
@@ -109,12 +124,14 @@ class WorkerLink:
         self.bootstrap: Bootstrap | None = None
         self.rpc: RpcClient | None = None
         self.public_addr = ""
+        self.lease_secret = b""
         self._home = home
         self._directory = home.path
         self._supervisor_id = supervisor_id
         self._schema = schema
         self._opts = opts
         self._tell = tell
+        self._door = door
         self._outside = outside
         self._record = record or WorkerRecord(
             worker_id=worker_id, kind=kind, secret=outside.entropy(32)
@@ -123,6 +140,7 @@ class WorkerLink:
             self.public_addr = record.public_addr
         self._ready = False
         self._error_ticks: dict[str, int] = {}
+        self._moves: deque[tuple[float, str]] = deque(maxlen=_MOVES)
         self._adopted: AdoptedProcess | None = None
         self._hang: events.Hang | None = None
         #: What it wrote before its stacks were asked for, which are written to the same file.
@@ -180,6 +198,7 @@ class WorkerLink:
             directory=str(self._directory),
             adopt_wait=self._opts.adopt_wait if self._home.is_kept else 0.0,
             keep=self._home.is_kept,
+            door=self._door,
         )
         start = {
             "run": "amnode.node.worker:main",
@@ -200,12 +219,13 @@ class WorkerLink:
         self._follow(self.process)
         if self._home.is_kept:
             pid = self.process.pid
-            self._note(pid=pid, pid_start=started_at(pid))
+            self._note(pid=pid, pid_start=self._outside.processes.started_at(pid))
         self._tell(events.Started(self.worker_id, self.process.pid, launcher.fallback))
 
     def adopt(self) -> None:
         """Follows the process that its record names. Tells Exited, at once if it is gone."""
         record, output = self._record, self._directory / f"{self.name}.log"
+        adopt = self._outside.processes.adopt
         self.process = self._adopted = adopt(record.pid, record.pid_start, output)
         self._follow(self.process)
 
@@ -289,7 +309,26 @@ class WorkerLink:
 
     def transition_end(self, transition: Transition) -> None:
         """The replica of the worker moved; called by it."""
-        self._look()
+        if transition.changed:
+            self._remember(transition)
+            self._look()
+
+    def _remember(self, transition: Transition) -> None:
+        machine = transition.machine
+        for index in transition.changed:
+            name = machine.schema.names[index]
+            verb = "began" if machine.is1(name) else "ended"
+            self._moves.append((asyncio.get_running_loop().time(), f"{name} {verb}"))
+
+    def note(self) -> tuple[str, Progress | None]:
+        """The job that it runs, or ran when it died, and how far that was."""
+        path = f"{self._directory}/{self.name}.j"
+        return read_note(self._outside.files.read_page(path, NOTE_SIZE))
+
+    def moves(self) -> tuple[str, ...]:
+        """What its supervisor saw of it last, oldest first, and how long ago."""
+        now = asyncio.get_running_loop().time()
+        return tuple(f"{now - at:.3f} s before: {what}" for at, what in self._moves)
 
     def _look(self) -> None:
         if self.rpc is None:
@@ -319,10 +358,25 @@ class WorkerLink:
 
     # -- what the worker is asked ------------------------------------------------------------
 
-    async def serve(self, args: ServeClientArgs, epoch: int) -> None:
-        """Asks it to serve a client. Tells ServeAnswered."""
-        accepted, reason = await self._ask(lambda rpc: rpc.source.add1(W.ServeClient, args))
-        self._tell(events.ServeAnswered(self.worker_id, epoch, accepted, reason))
+    def serve(self, args: ServeClientArgs, epoch: int) -> None:
+        """Asks it to serve a client. Tells ServeAnswered.
+
+        The client waits meanwhile, so no task does.
+        """
+        self.lease_secret = args.secret
+
+        def answered(accepted: bool | None, reason: str) -> None:
+            self._tell(events.ServeAnswered(self.worker_id, epoch, accepted, reason))
+
+        if self.rpc is None:
+            answered(None, _UNCONNECTED)
+            return
+        try:
+            asked = self.rpc.source.add1(W.ServeClient, args)
+        except AmnodeError as error:
+            answered(None, str(error))
+            return
+        asked.then(lambda result: answered(*_answer(result)))
 
     async def withdraw(self, epoch: int) -> None:
         """Takes a hand-over back. Tells WithdrawAnswered."""
@@ -336,18 +390,53 @@ class WorkerLink:
         accepted, reason = await self._ask(lambda rpc: rpc.source.remove1(W.Start, args))
         self._tell(events.RetireAnswered(self.worker_id, accepted, reason))
 
-    async def probe(self, check: int, *, fresh: bool) -> None:
-        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed."""
-        if fresh:
-            answered = await self._greet()
-            if answered:
-                await self._drop_connection()
-        else:
-            answered, _ = await self._ask(lambda rpc: rpc.source.add1(W.Healthcheck))
+    async def let_in(self, operator_id: str) -> WorkerReached:
+        """Has it let an operator in; returns where, and with what secret.
+
+        Raises:
+            AmnodeError: it does not, or there is no connection to it.
+        """
+        if self.rpc is None:
+            raise WorkerConnError(f"Worker {self.worker_id} is not connected (yet).")
+        secret = self._outside.entropy(32)
+        args = ServeOperatorArgs(
+            operator_id=operator_id,
+            secret=secret,
+            delivery_timeout=self._opts.delivery_timeout,
+        )
+        asked = self.rpc.source.request([W.ServeOperator], args, result_type=str)
+        try:
+            async with asyncio.timeout(self._opts.conn_timeout):
+                address = await asked
+        except TimeoutError:
+            raise WorkerConnError(f"Worker {self.worker_id} does not answer.") from None
+        return WorkerReached(worker_id=self.worker_id, address=address, secret=secret)
+
+    def probe(self, check: int) -> None:
+        """Asks for a sign of life. Tells CheckAnswered, or CheckMissed.
+
+        It is done for each worker all the time, so there is no task that waits.
+        """
+        if self.rpc is None:
+            self._checked(check, answered=False)
+            return
+        try:
+            asked = self.rpc.source.add1(W.Healthcheck)
+        except AmnodeError:
+            self._checked(check, answered=False)
+            return
+        asked.then(lambda result: self._checked(check, answered=bool(result)))
+
+    async def greet(self, check: int) -> None:
+        """Asks for a sign of life on a new connection. Tells the same."""
+        answered = await self._greet()
         if answered:
-            self._tell(events.CheckAnswered(self.worker_id, check))
-        else:
-            self._tell(events.CheckMissed(self.worker_id, check))
+            await self._drop_connection()
+        self._checked(check, answered=answered)
+
+    def _checked(self, check: int, *, answered: bool) -> None:
+        told = events.CheckAnswered if answered else events.CheckMissed
+        self._tell(told(self.worker_id, check))
 
     async def _greet(self) -> bool:
         """A hello on a new connection: any answer, even a refusal, is a sign of life."""
@@ -374,17 +463,17 @@ class WorkerLink:
             self._tell(events.ConnectionLost(self.worker_id, "it did not answer"))
 
     async def _ask(
-        self, mutate: Callable[[RpcClient], Awaitable[object]]
+        self, mutate: Callable[[RpcClient], RemoteResult]
     ) -> tuple[bool | None, str]:
         """A mutation of the worker: whether it was done, None if nobody knows, and why not."""
         if self.rpc is None:
-            return None, "there is no connection"
+            return None, _UNCONNECTED
         try:
-            return bool(await mutate(self.rpc)), ""
-        except RefusedError as error:  # the worker's own no, and nothing else is one
-            return False, str(error)
+            asked = mutate(self.rpc)
+            await asked
         except AmnodeError as error:
-            return None, str(error)
+            return _said(error), str(error)
+        return _answer(asked)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -410,6 +499,11 @@ class WorkerLink:
             process.kill()
 
     @property
+    def pid(self) -> int:
+        """Of its process; 0 if there is none."""
+        return self.process.pid if self.process is not None else 0
+
+    @property
     def is_adopted(self) -> bool:
         """Whether another supervisor started its process."""
         return self._adopted is not None
@@ -428,8 +522,21 @@ class WorkerLink:
         if self._adopted is not None:
             self._adopted.let_go()
         if not lives:
-            for end in ("log", "l", "p"):
+            self._home.keep_output(self.name)
+            for end in ("l", "p", "o", "j"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:
             await self.rpc.stop()
+
+
+def _answer(asked: RemoteResult) -> tuple[bool | None, str]:
+    """What a worker made of what it was asked: see `_said`; and why not."""
+    if asked.error is not None:
+        return _said(asked.error), str(asked.error)
+    return bool(asked), ""
+
+
+def _said(error: Exception) -> bool | None:
+    """False if it is the worker's own no, and nothing else is one; None if nobody knows."""
+    return False if isinstance(error, RefusedError) else None

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 
 import msgspec
@@ -97,6 +97,7 @@ class RpcClient:
         consumer: a machine (with `ConsumerStates`) that gets each payload as a `ServerPayload`.
         on_payload: called with the name and the data of each payload, which counts as taken
             when this has returned.
+        private: who gets the payloads of some names, which nobody else hears of.
         on_lost: called once when the connection is lost for good, unless `stop` ended it.
         comes_back: whether a server at whose address nobody listens any more may come back.
             False takes that for its end, at once.
@@ -126,6 +127,7 @@ class RpcClient:
         push_interval: float = 0.0,
         consumer: Machine | None = None,
         on_payload: Callable[[str, msgspec.Raw], None] | None = None,
+        private: Mapping[str, Callable[[msgspec.Raw], None]] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
         comes_back: bool = True,
         options: RpcOptions | None = None,
@@ -147,15 +149,14 @@ class RpcClient:
         self.machine = Machine(ClientStates, id=id)
         self._address = address
         self._secret = secret
-        self._schema = (
-            schema if isinstance(schema, Schema) or schema is None else schema.schema()
-        )
+        self._schema = schema.schema() if isinstance(schema, type) else schema
         self._role = Role(role)
         self._subscription = Subscription(
             None if states is None else tuple(states), all_but, shallow, every, push_interval
         )
         self._consumer = consumer
         self._on_payload = on_payload
+        self._private = private or {}
         self._on_lost = on_lost
         self._comes_back = comes_back
         self._options = options or RpcOptions()
@@ -472,6 +473,9 @@ class RpcClient:
 
     def link_delivered(self, source_id: str, event: Delivered) -> None:
         """A payload came."""
+        if event.name in self._private:
+            self._private[event.name](event.data)
+            return
         args = PayloadArgs(event.name, event.data, source_id)
         self.machine.add1("ServerPayload", args)
         try:

@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -30,8 +30,13 @@ from amnode.machine.queue import MutationType
 from amnode.machine.schema import Schema
 from amnode.rpc.protocol.wire import DECODE_ERRORS, NIL, Role
 
-#: State to the wire struct of its arguments; None if it takes none.
-Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | None]
+#: Asked before the source is, with the checked arguments and the `Origin`. True takes the
+#: mutation over: it is made and answered by the taker, when its turn comes.
+Taker: TypeAlias = Callable[[Any, Any], bool]
+
+#: State to the wire struct of its arguments, or to two, of which one is `array_like`; None if
+#: it takes none.
+Opened: TypeAlias = Mapping[str, type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None]
 
 _MATCH: msgspec.msgpack.Decoder[dict[str, object]] = msgspec.msgpack.Decoder(dict[str, object])
 _CONTROLLER = Role.CONTROLLER
@@ -45,7 +50,7 @@ _ADD, _REMOVE, _SET, _TOGGLE = (
 #: The types that most mutations of one state have.
 _SIMPLE = (_ADD, _REMOVE)
 
-_Decoders: TypeAlias = dict[int, "msgspec.msgpack.Decoder[msgspec.Struct] | None"]
+_Decoders: TypeAlias = dict[int, "_Decoder | None"]
 
 
 def _closed() -> Opened:
@@ -57,7 +62,8 @@ class Exposure(msgspec.Struct, frozen=True):
 
     Attributes:
         mutable: the states that may be added, each with the struct of its arguments (None: it
-            takes none). A struct all of whose fields have defaults need not be sent.
+            takes none). A struct all of whose fields have defaults need not be sent; of
+            several, the first.
         removable: the states that may be removed, likewise.
         implied: closed states that the relations of opened ones may bring and end (rule 5).
     """
@@ -94,14 +100,18 @@ class Gate:
     Args:
         schema: of the source.
         exposure: what is open.
+        takers: who takes mutations over that add one state alone.
 
     Raises:
         StateUnknownError: the exposure names a state that the source does not have.
         OptionError: what it opens can change closed states by relations (rule 5).
     """
 
-    def __init__(self, schema: Schema, exposure: Exposure) -> None:
+    def __init__(
+        self, schema: Schema, exposure: Exposure, takers: Mapping[str, Taker] | None = None
+    ) -> None:
         self.names = schema.names
+        self.takers = {schema.index(name): taker for name, taker in (takers or {}).items()}
         self._mutable = _compile(schema, exposure.mutable)
         self._removable = _compile(schema, exposure.removable)
         self._implied = {schema.index(name) for name in exposure.implied}
@@ -146,10 +156,20 @@ class Gate:
             RefusedError: the client may not make it (rules 1, 2 and 4).
             ProtocolError: its arguments are not the struct that the state takes (rule 3).
         """
-        if type_ in _SIMPLE and len(states) == 1 and role is _CONTROLLER and args == NIL:
+        if type_ in _SIMPLE and len(states) == 1 and role is _CONTROLLER:
             opened = self._removable if type_ == _REMOVE else self._mutable
-            if opened.get(states[0], self) is None:
-                return None  # as most are: open, and without arguments
+            decoder = opened.get(states[0])
+            if decoder is None:
+                if args == NIL and states[0] in opened:
+                    return None  # as most are: open, and without arguments
+            elif args != NIL:
+                return self._decode(decoder, states, args)
+        return self._check(role, type_, states, args)
+
+    def _check(
+        self, role: Role, type_: int, states: Sequence[int], args: msgspec.Raw
+    ) -> msgspec.Struct | None:
+        """The same for what is not as most are."""
         if role is not _CONTROLLER:
             raise RefusedError("An observer may not change states; connect as a controller.")
         opened = self._removable if type_ == _REMOVE else self._mutable
@@ -190,18 +210,15 @@ class Gate:
             match = _MATCH.decode(args)
         except DECODE_ERRORS as error:
             raise ProtocolError(f"A wait for the arguments of {name}: {error}.") from None
-        fields = decoder.type.__struct_fields__
+        fields = dict.fromkeys(f for kind in _kinds(decoder) for f in kind.__struct_fields__)
         unknown = [field for field in match if field not in fields]
         if unknown:
             raise ProtocolError(
-                f"{decoder.type.__name__} has no field {unknown[0]!r}; it has "
-                f"{', '.join(fields)}."
+                f"{_names_of(decoder)} has no field {unknown[0]!r}; it has {', '.join(fields)}."
             )
         return name, match
 
-    def _only_decoder(
-        self, opened: _Decoders, states: Sequence[int]
-    ) -> msgspec.msgpack.Decoder[msgspec.Struct] | None:
+    def _only_decoder(self, opened: _Decoders, states: Sequence[int]) -> _Decoder | None:
         """The decoder of several states; all that take arguments must take the same."""
         found = {d.type: d for i in states if (d := opened[i]) is not None}
         if len(found) > 1:
@@ -211,32 +228,86 @@ class Gate:
 
     def _decode(
         self,
-        decoder: msgspec.msgpack.Decoder[msgspec.Struct] | None,
+        decoder: _Decoder | None,
         states: Sequence[int],
         args: msgspec.Raw,
     ) -> msgspec.Struct | None:
-        names = ", ".join(self.names[i] for i in states)
         absent = args == NIL
         if decoder is None:
             if absent:
                 return None
-            raise ProtocolError(f"{names} takes no arguments; some were sent.")
+            raise ProtocolError(f"{self._named(states)} takes no arguments; some were sent.")
         try:
             return decoder.type() if absent else decoder.decode(args)
         except TypeError:
             raise ProtocolError(
-                f"{names} needs {decoder.type.__name__}; none was sent."
+                f"{self._named(states)} needs {_names_of(decoder)}; none was sent."
             ) from None
         except DECODE_ERRORS as error:
-            expected = decoder.type.__name__
-            raise ProtocolError(f"{names} needs {expected}: {error}.") from None
+            raise ProtocolError(
+                f"{self._named(states)} needs {_names_of(decoder)}: {error}."
+            ) from None
+
+    def _named(self, states: Sequence[int]) -> str:
+        return ", ".join(self.names[i] for i in states)
 
 
 def _compile(schema: Schema, opened: Opened) -> _Decoders:
     return {
-        schema.index(name): None if struct is None else msgspec.msgpack.Decoder(struct)
-        for name, struct in opened.items()
+        schema.index(name): None if structs is None else _decoder(name, structs)
+        for name, structs in opened.items()
     }
+
+
+def _decoder(
+    name: str, structs: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...]
+) -> _Decoder:
+    if not isinstance(structs, tuple):
+        return msgspec.msgpack.Decoder(structs)
+    by_form = {struct.__struct_config__.array_like: struct for struct in structs}
+    if len(by_form) < len(structs):
+        raise OptionError(
+            f"The arguments of {name} cannot be told apart: of {len(structs)} structs, one may "
+            "be array_like and one not."
+        )
+    return _Either(structs[0], {f: msgspec.msgpack.Decoder(s) for f, s in by_form.items()})
+
+
+class _Either:
+    """Decodes a struct that crosses as an array, or another that crosses as a map.
+
+    Args:
+        type: the first of them.
+        by_form: the decoders, by whether what they take is an array.
+    """
+
+    def __init__(
+        self,
+        type: type[msgspec.Struct],
+        by_form: Mapping[bool, msgspec.msgpack.Decoder[msgspec.Struct]],
+    ) -> None:
+        self.type = type
+        self.by_form = by_form
+
+    def decode(self, data: msgspec.Raw) -> msgspec.Struct:
+        """See `msgspec.msgpack.Decoder`."""
+        first = bytes(memoryview(data)[:1])
+        is_array = b"\x90" <= first <= b"\x9f" or first in (b"\xdc", b"\xdd")
+        return self.by_form.get(is_array, self.by_form[not is_array]).decode(data)
+
+
+_Decoder: TypeAlias = "msgspec.msgpack.Decoder[Any] | _Either"
+
+
+def _kinds(decoder: _Decoder) -> tuple[type[msgspec.Struct], ...]:
+    """The structs that a decoder takes."""
+    if isinstance(decoder, _Either):
+        return tuple(one.type for one in decoder.by_form.values())
+    return (decoder.type,)
+
+
+def _names_of(decoder: _Decoder) -> str:
+    return " or ".join(kind.__name__ for kind in _kinds(decoder))
 
 
 class _Reach:

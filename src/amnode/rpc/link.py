@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 from amnode.errors import AmnodeError, AuthError, ConnectionLost, RpcError, RpcTimeoutError
@@ -62,6 +63,7 @@ class Link:
         self._conversation: Conversation | None = None
         self._replica: NetworkMachine | None = None
         self._pulse: Pulse | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._over = False
 
     # -- for the client ----------------------------------------------------------------------
@@ -108,6 +110,10 @@ class Link:
                 self._client.machine.add_err(error)
             self.session.fail(RpcError("The client failed; its own log says why."))
             self._lost(error, final=True)
+        if self.session.is_late and self._late is None and not self._over:
+            delay = self._client.options.ack_delay
+            loop = asyncio.get_running_loop()
+            self._late = loop.call_later(delay, self._ack_late, context=Context())
         return self.session.has_more
 
     def outgoing(self) -> Outgoing:
@@ -176,6 +182,12 @@ class Link:
             if not self.opened.done():
                 self.opened.set_result(None)
 
+    def _ack_late(self) -> None:
+        self._late = None
+        self.session.ack_late()
+        if self.connection is not None:
+            self.connection.wake()
+
     def _say_alive(self) -> None:
         self.session.say_alive()
         if self.connection is not None:
@@ -200,8 +212,9 @@ class Link:
         if self._over:
             return
         self._over = True
-        if self._pulse is not None:
-            self._pulse.cancel()
+        for timer in (self._pulse, self._late):
+            if timer is not None:
+                timer.cancel()
         if not self.opened.done():
             self.opened.set_exception(error)
             self.opened.exception()  # nobody may be waiting for it

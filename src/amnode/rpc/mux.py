@@ -13,7 +13,9 @@ Rules:
    to see each mutation on its own.
 5. `on_connected` is part of taking a client in: one for whom it raises is refused. What the
    other callbacks raise stops nothing. Either is recorded at the server's machine.
-6. A source that is a replica serves while it follows its own source: when that is another
+6. What a source adds as `SendPayload`, with a name and data, goes to its clients, or to the one
+   that it names; a schema that has this state as an error keeps it.
+7. A source that is a replica serves while it follows its own source: when that is another
    machine, its clients are cut and come back; when it is lost for good, they are let go.
 """
 
@@ -25,10 +27,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from types import MappingProxyType
 
-from amnode.errors import RefusedError
+from amnode.errors import DeliveryError, RefusedError
+from amnode.machine.binding import Binding
 from amnode.machine.machine import ErrorArgs, Machine
 from amnode.machine.transition import Event, Transition
-from amnode.rpc.exposure import Exposure, Gate
+from amnode.rpc.exposure import Exposure, Gate, Taker
 from amnode.rpc.network_machine import NetworkMachine, RemoteTransition
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol.handshake import SecretOf, check_identity
@@ -63,6 +66,7 @@ class Mux:
         on_cut: called when an admitted client was cut off, with the reason; its session goes on
             for `session_ttl`.
         on_resumed: called when it is back in time.
+        takers: who takes mutations over that add one state alone; see `exposure.Taker`.
         allow_id: the one client id that may come in, on top of its secret; None is any.
         replace: whether a new connection of a client ends its old one (rule 2).
         transport: how clients reach it.
@@ -86,6 +90,7 @@ class Mux:
         on_disconnected: Callable[[RpcServer, str], None] | None = None,
         on_cut: Callable[[RpcServer, str], None] | None = None,
         on_resumed: Callable[[RpcServer], None] | None = None,
+        takers: Mapping[str, Taker] | None = None,
         allow_id: str | None = None,
         replace: bool = False,
         transport: Transport = STREAMS,
@@ -100,7 +105,7 @@ class Mux:
         self._name = name
         self._server_id = check_identity(f"rs-{name}")
         self._secret_of = secret_of if allow_id is None else _only(allow_id, secret_of)
-        self._gate = Gate(source.schema, exposure or Exposure())
+        self._gate = Gate(source.schema, exposure or Exposure(), takers)
         self._factors = mixes(len(source.schema))
         self._options = options or RpcOptions()
         self._admit = admit
@@ -113,6 +118,8 @@ class Mux:
         self._entropy = entropy
         self._decoy = entropy(32)
         self._feed = _Feed(source, self._gate)
+        self._payloads = _Payloads(self)
+        self._bound: Binding | None = None
         self._listener: Listener | None = None
         self._starting = asyncio.Lock()
         #: How often it was stopped: a start that was stopped meanwhile must not listen.
@@ -185,6 +192,7 @@ class Mux:
             if self._stops == stops:
                 self._listener, listener = listener, None
                 self._feed.start()
+                self._bind()
                 self.machine.add1("Ready")
         finally:
             if listener is not None:
@@ -200,6 +208,7 @@ class Mux:
         Clients are told. A connection that does not close within `close_timeout` is cut.
         """
         self._stops += 1
+        self._unbind()
         self._stop_listening()
         self._feed.stop()
         self.machine.remove1("Start")
@@ -223,11 +232,25 @@ class Mux:
 
     def abort(self) -> None:
         """Stops listening and cuts every connection, at once; nobody is told anything."""
+        self._unbind()
         self._stop_listening()
         self._feed.stop()
         self.machine.remove1("Start")
         for server in [*self._connections]:
             server.abort()
+
+    def _bind(self) -> None:
+        """Rule 6."""
+        source = self._source
+        if not isinstance(source, Machine) or "SendPayload" not in source.schema:
+            return
+        if source.schema["SendPayload"].multi:
+            self._bound = source.bind(self._payloads)
+
+    def _unbind(self) -> None:
+        if self._bound is not None and isinstance(self._source, Machine):
+            self._source.detach(self._bound)
+            self._bound = None
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -270,7 +293,7 @@ class Mux:
     # -- what servers tell (see `Host`) ----------------------------------------------------
 
     def admit(self, server: RpcServer) -> str | None:
-        """Rules 2, 3 and 6."""
+        """Rules 2, 3 and 7."""
         if isinstance(self._source, NetworkMachine) and self._source.lost is not None:
             return f"Its source is lost: {self._source.lost}"
         if server.resumes:
@@ -380,6 +403,29 @@ class _Handlers:
         event.machine.remove1("ClientConnected")
 
 
+class _Payloads:
+    """The handlers of a source's `SendPayload` (rule 6)."""
+
+    def __init__(self, mux: Mux) -> None:
+        self._mux = mux
+
+    def SendPayloadEnter(self, event: Event) -> bool:
+        """Has a name."""
+        return bool(getattr(event.args, "name", ""))
+
+    def SendPayloadState(self, event: Event) -> None:
+        """Sends it to whom it is for, of those who are there."""
+        event.machine.remove1("SendPayload")
+        args = event.args
+        to = getattr(args, "to", "")
+        for server in [*self._mux.servers.values()]:
+            if server.is_open and to in ("", server.client_id):
+                try:
+                    server.send_payload(args.name, getattr(args, "data", None))
+                except DeliveryError as error:
+                    event.machine.add_err_state("ErrSendPayload", error)
+
+
 class _Feed:
     """Tells the open servers of what moves at the source (rule 4)."""
 
@@ -427,12 +473,12 @@ class _Feed:
             server.source_grew()
 
     def source_restarted(self) -> None:
-        """See `NetworkMachine.follow` (rule 6)."""
+        """See `NetworkMachine.follow` (rule 7)."""
         for server in (*self._servers, *self._steps.servers):
             server.abort()
 
     def source_lost(self, error: Exception) -> None:
-        """See `NetworkMachine.follow` (rule 6)."""
+        """See `NetworkMachine.follow` (rule 7)."""
         for server in (*self._servers, *self._steps.servers):
             server.close(f"its source is lost: {error}")
 

@@ -17,7 +17,7 @@ Reads and waits are local, from the clock that the differences move. Mutations g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -30,8 +30,8 @@ from amnode.machine.resolve import bits, each
 from amnode.machine.schema import EXCEPTION, Schema
 from amnode.machine.tracing import Follower
 from amnode.rpc.exposure import ErrorReport
-from amnode.rpc.protocol.wire import Request
-from amnode.rpc.remote import Conversation, RemoteCall, RemoteCheck, RemoteResult
+from amnode.rpc.protocol.wire import Request, Value
+from amnode.rpc.remote import Conversation, RemoteCall, RemoteCheck, RemoteResult, Settled
 from amnode.rpc.streams import Incoming
 
 T = TypeVar("T")
@@ -217,6 +217,31 @@ class NetworkMachine(MachineApi):
         """
         result = self._calls.call(_ADD, self._indexes(states), args, upload)
         return RemoteCall(result, result_type)
+
+    def begin(self, state: int, args: Value, result: Settled) -> None:
+        """Asks the source for a state, as `request` does; the answer settles `result`.
+
+        Args:
+            state: its index.
+            args: encoded.
+            result: what the answer goes to; it has to take back itself what nobody waits for,
+                with `take_back`.
+
+        Raises:
+            RefusedError: too many mutations wait for their answer.
+            DeliveryError: the arguments are too large; nothing was sent.
+        """
+        self._calls.begin(_ADD, [state], args, result)
+
+    def begin_stream(
+        self, state: int, args: Value, result: Settled, decode: Callable[[msgspec.Raw], T]
+    ) -> Incoming[T]:
+        """The same for a state that is answered with a stream; `decode` makes each item."""
+        return self._calls.begin_stream(_ADD, [state], args, result, decode)
+
+    def take_back(self, result: Settled) -> None:
+        """Tells the source that nobody waits for the answer any more, which is still due."""
+        self._calls.cancel(result.seq)
 
     def stream(
         self,
@@ -406,11 +431,7 @@ class NetworkMachine(MachineApi):
                 follower.source_lost(error)
 
     def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
-        advance = self._clock.advance
-        flat = iter(pairs)
-        for index, step in zip(flat, flat, strict=True):
-            advance(index, step)
-        return tuple(pairs[::2])
+        return self._clock.advance_all(pairs)
 
 
 class SelectedMachine(NetworkMachine):

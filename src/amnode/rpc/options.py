@@ -59,6 +59,8 @@ class RpcOptions(msgspec.Struct, frozen=True):
             at least 1024: less than the connection holds makes large values slow.
         body_limit: bytes of one value in chunks, and of all that a peer has under way at once.
             Default 1 GiB, at least 1024: they are kept in memory.
+        ack_delay: seconds for which a client may keep back that it has taken a small payload,
+            to say so with something else. Default 0: it says so at once. At least 0.
         stream_credit: bytes of items of a stream that have come and not been read. Default
             256 KiB, at least 1: a reader that is slow makes the writer wait.
         payload_limit: bytes of payloads that the client has not taken. Default 64 MiB, at
@@ -95,6 +97,7 @@ class RpcOptions(msgspec.Struct, frozen=True):
     chunk_size: int = 512 * 1024
     credit: int = 4 * 1024 * 1024
     body_limit: int = 1024 * 1024 * 1024
+    ack_delay: float = 0.0
     stream_credit: int = 256 * 1024
     payload_limit: int = 64 * 1024 * 1024
     outgoing_limit: int = 16 * 1024 * 1024
@@ -148,6 +151,7 @@ _LEAST = {
     "chunk_size": 1024,
     "credit": 1024,
     "body_limit": 1024,
+    "ack_delay": 0,
     "stream_credit": 1,
     "payload_limit": 1,
     "outgoing_limit": 1,
@@ -156,4 +160,5 @@ _LEAST = {
 }
 
 #: For connections whose loss is the end of everything: who uses them comes back in its own way.
-ONE_CONNECTION = RpcOptions(session_ttl=0, reconnect_tries=0)
+#: Nothing is kept for a next one, so nobody is in a hurry to hear what was taken.
+ONE_CONNECTION = RpcOptions(session_ttl=0, reconnect_tries=0, ack_delay=0.05)

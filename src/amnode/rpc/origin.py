@@ -11,7 +11,7 @@ from amnode.errors import AmnodeError, DeliveryError, RpcError
 from amnode.machine.queue import CANCELED, Result
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.wire import NIL, Outcome, Value
-from amnode.rpc.streams import Pump
+from amnode.rpc.streams import Outlet, Pump
 
 if TYPE_CHECKING:
     from amnode.rpc.server import RpcServer
@@ -134,19 +134,26 @@ class Deferred:
         raw = self._kept[1]
         return wire.error_from_raw(raw) if isinstance(raw, msgspec.Raw) else None
 
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the client reads a stream before the answer."""
+        return self._service.session.wants_stream(self._seq)
+
     def answer(self, value: object = None) -> None:
         """Answers with a value, which anything that msgspec encodes may be.
 
         Does nothing if it is done. Inside the mutation itself the answer waits for its end.
 
         Raises:
-            DeliveryError: the value cannot be encoded, or fits no frame; the client is told so.
+            DeliveryError: the value cannot be encoded, or fits no frame; the client is told so,
+                and it is `ErrProviding` on a source that has this state.
         """
         if self.done:
             return
         try:
             raw = wire.encode(value, "The answer")
         except DeliveryError as error:
+            self._service.not_provided(error)
             self.fail(error)
             raise
         self._settle(Outcome.EXECUTED, raw)
@@ -172,6 +179,16 @@ class Deferred:
         except RpcError as error:
             self.fail(error)
             raise
+
+    def outlet(self) -> Outlet:
+        """Where to send the items of a stream, before the answer; see `stream`.
+
+        Raises:
+            RpcError: the client asked for one answer, or nobody waits any more.
+        """
+        if self.done:
+            raise RpcError("Nobody waits for this stream any more.")
+        return self._service.open_download(self._seq)
 
     def _streamed(self, error: AmnodeError | None) -> None:
         self._pump = None

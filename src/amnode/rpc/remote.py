@@ -11,9 +11,9 @@ there is, keeps it while there is none, and hands out what comes back. Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import lru_cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -40,6 +40,16 @@ T = TypeVar("T")
 _EXECUTED = Outcome.EXECUTED
 
 
+class Settled(Protocol):
+    """What an answer goes to."""
+
+    seq: int
+
+    def settle(self, outcome: Outcome, value: msgspec.Raw, error: Exception | None) -> None:
+        """The answer is here, or never will be."""
+        ...
+
+
 class RemoteResult:
     """The answer to a remote mutation: an awaitable that need not be awaited.
 
@@ -47,21 +57,17 @@ class RemoteResult:
     the last task that awaits it is cancelled, the source is told, and may stop the work.
     """
 
-    __slots__ = ("_calls", "_error", "_outcome", "_seq", "_value", "_waiters")
+    __slots__ = ("_calls", "_error", "_outcome", "_value", "_waiters", "seq")
 
     def __init__(self, calls: Conversation, seq: int) -> None:
         self._calls = calls
-        self._seq = seq
+        #: The number of the mutation in its session.
+        self.seq = seq
         self._outcome: Outcome | None = None
         self._value = NIL
         self._error: Exception | None = None
         #: None while nobody waits, as for most that are sent together.
-        self._waiters: list[asyncio.Future[None]] | None = None
-
-    @property
-    def seq(self) -> int:
-        """The number of the mutation in its session."""
-        return self._seq
+        self._waiters: list[asyncio.Future[None] | _Then] | None = None
 
     @property
     def done(self) -> bool:
@@ -105,14 +111,27 @@ class RemoteResult:
         return EXECUTED if self._outcome is _EXECUTED else CANCELED
 
     def __repr__(self) -> str:
-        return f"<RemoteResult {self._seq} {self._outcome.name if self._outcome else 'open'}>"
+        return f"<RemoteResult {self.seq} {self._outcome.name if self._outcome else 'open'}>"
+
+    def then(self, callback: Callable[[RemoteResult], None]) -> None:
+        """Calls back with this once it is done; for who has no task to wait in.
+
+        Args:
+            callback: called as soon as the answer is here, at once if it is; must not raise.
+        """
+        if self._outcome is not None:
+            callback(self)
+        elif self._waiters is None:
+            self._waiters = [_Then(self, callback)]
+        else:
+            self._waiters.append(_Then(self, callback))
 
     def _forget(self, waiter: asyncio.Future[None]) -> None:
         """A task that waited was cancelled; if it was the last, nobody waits any more."""
         if self._waiters and waiter in self._waiters:
             self._waiters.remove(waiter)
             if not self._waiters:
-                self._calls.cancel(self._seq)
+                self._calls.cancel(self.seq)
 
     def settle(self, outcome: Outcome, value: msgspec.Raw, error: Exception | None) -> None:
         """The answer is here, or never will be."""
@@ -124,6 +143,24 @@ class RemoteResult:
                 if not waiter.done():
                     waiter.set_result(None)
             self._waiters = None
+
+
+class _Then:
+    """Among those who wait for a result, one that is called back."""
+
+    __slots__ = ("_callback", "_result")
+
+    def __init__(self, result: RemoteResult, callback: Callable[[RemoteResult], None]) -> None:
+        self._result = result
+        self._callback = callback
+
+    def done(self) -> bool:
+        """Like a future that nobody has cancelled."""
+        return False
+
+    def set_result(self, _result: None) -> None:
+        """The answer is here."""
+        self._callback(self._result)
 
 
 class RemoteCall(Generic[T]):
@@ -174,7 +211,7 @@ class Conversation:
         self._session = session
         self._memory = session.memory
         self._connection: Connection | None = connection
-        self._results: dict[int, RemoteResult] = {}
+        self._results: dict[int, Settled] = {}
         self._pumps: dict[int, Pump] = {}
         #: Weak, so that one which nobody reads any more is closed.
         self._streams: WeakValueDictionary[int, Incoming[Any]] = WeakValueDictionary()
@@ -229,6 +266,23 @@ class Conversation:
                 connection.wake()
         return result
 
+    def begin(self, type_: int, states: list[int], value: Value, result: Settled) -> None:
+        """Sends a mutation whose answer settles `result`; see `call`.
+
+        Its answer may be there before this returns, if the session is over.
+        """
+        if self._over is not None:
+            result.settle(Outcome.UNKNOWN, NIL, self._over_as(Known.NOT_RUN))
+            return
+        seq = result.seq = self._session.ask(type_, states, value)
+        self._results[seq] = result
+        connection = self._connection
+        if connection is not None:
+            if len(self._results) == 1:
+                connection.hurry()
+            else:
+                connection.wake()
+
     def stream(
         self,
         type_: int,
@@ -246,6 +300,27 @@ class Conversation:
         result = self._ask(type_, states, value, upload, download=True)
         seq = result.seq
         stream = self._streams[seq] = Incoming(self, seq, item_type, lambda: self.cancel(seq))
+        return stream
+
+    def begin_stream(
+        self,
+        type_: int,
+        states: list[int],
+        value: Value,
+        result: Settled,
+        decode: Callable[[msgspec.Raw], T],
+    ) -> Incoming[T]:
+        """Sends a mutation whose answer is a stream, and settles `result` after it."""
+        if self._over is not None:
+            stream: Incoming[Any] = Incoming(self, 0, object, lambda: None)
+            stream.end(self._over_as(Known.NOT_RUN))
+            result.settle(Outcome.UNKNOWN, NIL, self._over_as(Known.NOT_RUN))
+            return stream
+        seq = result.seq = self._session.ask(type_, states, value, download=True)
+        self._results[seq] = result
+        self._hurry()
+        stream = Incoming(self, seq, object, lambda: self.cancel(seq), decode)
+        self._streams[seq] = stream
         return stream
 
     def cancel(self, seq: int) -> None:
@@ -282,11 +357,7 @@ class Conversation:
         elif outcome is Outcome.ERROR:
             self._settle(event.seq, outcome, NIL, wire.error_from_raw(event.value))
         else:
-            error = ConnectionLost(
-                "The connection was cut before the answer came, and the server does not "
-                "remember it: whether the mutation ran is unknown."
-            )
-            self._settle(event.seq, outcome, NIL, error)
+            self._settle(event.seq, outcome, NIL, _not_remembered(ran=event.value == wire.TRUE))
 
     def happened(self, event: Event) -> None:
         """Something about a stream."""
@@ -379,6 +450,15 @@ class Conversation:
     def _hurry(self) -> None:
         if self._connection is not None:
             self._connection.hurry()
+
+
+def _not_remembered(*, ran: bool) -> ConnectionLost:
+    known = "it has run, and its answer is lost" if ran else "whether it ran is unknown"
+    return ConnectionLost(
+        "The connection was cut before the answer to the mutation came, and the server does "
+        f"not remember that: {known}.",
+        outcome=Known.RUN if ran else Known.UNKNOWN,
+    )
 
 
 @lru_cache(maxsize=256)

@@ -174,6 +174,22 @@ class RpcServer:
         return self.is_open and self._connection is not None
 
     @property
+    def flushed(self) -> bool:
+        """Whether the client is there, and the system has all that was said to it."""
+        connection = self._connection
+        return (
+            connection is not None
+            and self.is_open
+            and not self._session.queued
+            and connection.flushed
+        )
+
+    def hurry(self) -> None:
+        """What was said leaves now, rather than with the rest of the turn."""
+        if self._connection is not None:
+            self._connection.hurry()
+
+    @property
     def resumes(self) -> bool:
         """Whether its connection is one that resumes the session of another server."""
         return self._session.resumes

@@ -32,7 +32,7 @@ from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.server_session import ServerSession
 from amnode.rpc.protocol.session import Allowed, Called, Streamed, StreamEnded
 from amnode.rpc.protocol.wire import NIL, Outcome, Request, Value
-from amnode.rpc.streams import Incoming, Pump
+from amnode.rpc.streams import Incoming, Outlet, Pump
 from amnode.rpc.transport.port import Connection
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Service:
         self._gate = gate
         self._options = options
         self._deferred: dict[int, Deferred] = {}
-        self._pumps: dict[int, Pump] = {}
+        self._pumps: dict[int, Pump | Outlet] = {}
         self._uploads: dict[int, Incoming[Any]] = {}
         self._queued: dict[asyncio.Task[None], None] = {}
         #: Mutations that wait in the source's queue, and for which nobody waits any more.
@@ -157,9 +157,16 @@ class Service:
             self.session.answer(seq, outcome, value)
         except DeliveryError as error:
             self.server.machine.add_err_state("ErrSendPayload", error)
+            self.not_provided(error)
             raise
         finally:
             self._wake()
+
+    def not_provided(self, error: DeliveryError) -> None:
+        """The source made something for a client that cannot cross."""
+        source = self._source
+        if isinstance(source, Machine) and "ErrProviding" in source.schema:
+            source.add_err_state("ErrProviding", error)
 
     def answer_plainly(self, seq: int) -> None:
         """Answers a mutation that was executed, has no value, and was not deferred."""
@@ -187,10 +194,23 @@ class Service:
         Raises:
             RpcError: the client asked for one answer, not for a stream.
         """
-        if not self.session.wants_stream(seq):
-            raise RpcError("The client asked for one answer; it reads a stream with `stream`.")
+        self._check_stream(seq)
         pump = self._pumps[seq] = Pump(self, seq, items, done)
         return pump
+
+    def open_download(self, seq: int) -> Outlet:
+        """The same for items that somebody sends by himself, who then answers.
+
+        Raises:
+            RpcError: see `start_download`.
+        """
+        self._check_stream(seq)
+        outlet = self._pumps[seq] = Outlet(self, seq)
+        return outlet
+
+    def _check_stream(self, seq: int) -> None:
+        if not self.session.wants_stream(seq):
+            raise RpcError("The client asked for one answer; it reads a stream with `stream`.")
 
     def start_upload(self, seq: int, item_type: type[T]) -> Incoming[T]:
         """Reads the items that come with a mutation."""
@@ -261,6 +281,8 @@ class Service:
         origin = Origin(self, event.seq)
         try:
             args = self._gate.check(self.server.role, event.type, event.states, event.args)
+            if self._gate.takers and self._taken(event, args, origin):
+                return
             if isinstance(self._source, NetworkMachine):
                 self._forward(self._source, event, args, origin)
                 return
@@ -275,6 +297,14 @@ class Service:
             task = loop.create_task(self._ran_later(origin, result), context=Context())
             self._queued[task] = None
             task.add_done_callback(lambda done: self._queued.pop(done, None))
+
+    def _taken(self, event: Called, args: object, origin: Origin) -> bool:
+        """Whether somebody else makes the mutation, when its turn comes."""
+        states = event.states
+        if event.type != _ADD or len(states) != 1:
+            return False
+        taker = self._gate.takers.get(states[0])
+        return taker is not None and taker(args, origin)
 
     def _mutate(
         self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
@@ -352,11 +382,14 @@ class Service:
     def _forget(self, seq: int) -> None:
         """A mutation is answered: its streams are over."""
         self._deferred.pop(seq, None)
-        self._forsaken.pop(seq, None)
-        self._pumps.pop(seq, None)
-        incoming = self._uploads.pop(seq, None)
-        if incoming is not None:
-            incoming.end(RpcError("The mutation of this stream is answered."))
+        if self._forsaken:
+            self._forsaken.pop(seq, None)
+        if self._pumps:
+            self._pumps.pop(seq, None)
+        if self._uploads:
+            incoming = self._uploads.pop(seq, None)
+            if incoming is not None:
+                incoming.end(RpcError("The mutation of this stream is answered."))
 
     def _close_upload(self, seq: int) -> None:
         self.session.close_upload(seq)

@@ -47,6 +47,43 @@ class Port(Protocol):
         ...
 
 
+class Outlet:
+    """Where a task of the program sends the items of a stream, one after the other.
+
+    Args:
+        port: the end of the session.
+        seq: of the mutation.
+    """
+
+    def __init__(self, port: Port, seq: int) -> None:
+        self._port = port
+        self._seq = seq
+        self._allowed = asyncio.Event()
+
+    def allowed(self) -> None:
+        """More may be sent."""
+        self._allowed.set()
+
+    def cancel(self) -> None:
+        """Nobody reads it any more; who sends is told by its `Deferred`."""
+
+    async def send(self, item: object) -> None:
+        """Sends an item, once there is room for it (rule 1).
+
+        Args:
+            item: anything that msgspec encodes. Large bytes (and other buffers) are not copied,
+                and must not change before they are sent.
+
+        Raises:
+            DeliveryError: it cannot be encoded.
+        """
+        value = wire.encode(item, "An item of a stream")
+        while not self._port.has_room(self._seq):
+            self._allowed.clear()
+            await self._allowed.wait()
+        self._port.send_item(self._seq, value)
+
+
 class Pump:
     """Sends what an async iterator gives (rule 1).
 
@@ -64,18 +101,16 @@ class Pump:
         items: AsyncIterator[Any],
         done: Callable[[AmnodeError | None], object],
     ) -> None:
-        self._port = port
-        self._seq = seq
         self._items = items
         self._done = done
-        self._allowed = asyncio.Event()
+        self._outlet = Outlet(port, seq)
         self._begun = self._cancelled = False
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self._run(), context=Context())
 
     def allowed(self) -> None:
         """More may be sent."""
-        self._allowed.set()
+        self._outlet.allowed()
 
     def cancel(self) -> None:
         """Nobody reads it any more."""
@@ -104,18 +139,11 @@ class Pump:
         try:
             if not self._cancelled:
                 async for item in self._items:
-                    await self._send(item)
+                    await self._outlet.send(item)
         finally:
             aclose = getattr(self._items, "aclose", None)
             if aclose is not None:
                 await aclose()
-
-    async def _send(self, item: object) -> None:
-        value = wire.encode(item, "An item of a stream")
-        while not self._port.has_room(self._seq):
-            self._allowed.clear()
-            await self._allowed.wait()
-        self._port.send_item(self._seq, value)
 
 
 class Incoming(Generic[T]):
@@ -129,6 +157,8 @@ class Incoming(Generic[T]):
         seq: of the mutation.
         item_type: what each item must be.
         closed: called once when nobody reads any more, unless the end had come.
+        decode: makes the item, where `item_type` alone does not say how; what it raises is
+            raised where the item is read.
     """
 
     def __init__(
@@ -137,10 +167,11 @@ class Incoming(Generic[T]):
         seq: int,
         item_type: type[T],
         closed: Callable[[], object],
+        decode: Callable[[msgspec.Raw], T] | None = None,
     ) -> None:
         self._port = port
         self._seq = seq
-        self._decoder = msgspec.msgpack.Decoder(item_type)
+        self._decode = decode or msgspec.msgpack.Decoder(item_type).decode
         self._closed = closed
         self._items: deque[msgspec.Raw] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -179,7 +210,7 @@ class Incoming(Generic[T]):
         raw = self._items.popleft()
         self._port.consumed(self._seq, len(raw))
         try:
-            return self._decoder.decode(raw)
+            return self._decode(raw)
         except DECODE_ERRORS as error:
             self.close()
             raise DeliveryError(f"An item of a stream is not expected: {error}.") from error

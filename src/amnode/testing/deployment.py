@@ -18,11 +18,13 @@ from amnode.errors import PromiseBroken
 from amnode.machine.transition import Transition
 from amnode.node.args import WorkerBoot
 from amnode.node.leased import LeasedWorker
+from amnode.node.loop_host import LoopHost
 from amnode.node.outside import Outside
 from amnode.node.policy import events as ev
 from amnode.node.states import SupervisorStates, WorkerStates
 from amnode.node.supervisor import Supervisor
-from amnode.testing.faults import Scenario
+from amnode.testing.actor import SimActor
+from amnode.testing.faults import Ask, Order, Scenario
 from amnode.testing.host import Launch, SimHost, SimLauncher, SimProcess
 from amnode.testing.loop import Place, SimLoop
 from amnode.testing.network import Cable, SimNetwork, Weather
@@ -74,7 +76,7 @@ class LiveWorker:
         )
         worker.machine.trace(self)
         process.on_term = self._terminated
-        return await worker.run(boot, process)
+        return await worker.run(boot, LoopHost(process))
 
     def _terminated(self) -> None:
         if self.worker is not None:
@@ -91,6 +93,12 @@ class LiveWorker:
             return "orphan"
         member = supervisor.core.roster.get(self.worker_id)
         return member.condition.value if member is not None else "orphan"
+
+    def is_proven(self) -> bool:
+        """Whether its supervisor may signal it: it started it, or has heard of it since."""
+        supervisor = self.pool.supervisor
+        member = None if supervisor is None else supervisor.core.roster.get(self.worker_id)
+        return member is not None and member.proven
 
     def facts(self) -> WorkerFacts:
         """What it is in truth."""
@@ -113,47 +121,55 @@ class LiveWorker:
         )
 
 
-class Pool:
+class Pool(SimActor):
     """One supervisor of a deployment, and those that take its place."""
 
     def __init__(self, deployment: Deployment, name: str) -> None:
+        super().__init__(deployment, name)
         self.name = name
         self.address = f"unix:/sim/{name}"
+        self.local = f"unix:/sim/{name}.local"
         self.supervisor: Supervisor | None = None
-        self.process: SimProcess | None = None
         self.events = 0
-        self._deployment = deployment
-        self._lives = self._second = self._events_then = 0
-        self._stop: asyncio.Event | None = None
+        self._second = self._events_then = 0
+        self._found: dict[str, None] = {}
 
-    def start(self) -> None:
-        """Starts its supervisor, or the next one; does nothing while one lives."""
-        if self.process is not None and self.process.record is None:
-            return
-        self._lives += 1
+    def _begin_anew(self) -> None:
         self.supervisor = None
-        name = f"{self.name}.{self._lives}"
-        self.process = self._deployment.host.start(name, self._run)
-        self._deployment.watch(self.process.place, self._look)
 
-    def start_again(self) -> None:
-        """Starts the next one after a while; `heal` has done so already for all."""
-        if not self._deployment.resting:
-            self.start()
+    def do(self, order: Order) -> None:
+        """Has its supervisor told what an operator wants, if there is one."""
+        process, supervisor = self.process, self.supervisor
+        if process is not None and process.record is None and supervisor is not None:
+            loop = self._deployment.loop
+            loop.post(process.place, 0.0, self._told, supervisor, order)
 
-    def stop(self) -> None:
-        """Asks it to stop."""
-        if self.process is not None and self._stop is not None:
-            self._deployment.loop.post(self.process.place, 0.0, self._stop.set)
+    def _told(self, supervisor: Supervisor, order: Order) -> None:
+        machine, size = supervisor.machine, order.size
+        if machine.not1(S.Start):
+            return
+        match order.ask:
+            case Ask.RESIZE:
+                supervisor.set_pool(size.min, size.max, size.warm, size.max_per_client)
+            case Ask.DRAIN:
+                machine.add1(S.Draining)
+            case Ask.RESUME:
+                supervisor.resume()
+            case Ask.RESTART:
+                machine.add1(S.RollingRestart)
+        self._deployment.count(f"operator: {order.ask}")
 
     async def _run(self, process: SimProcess) -> int:
-        deployment = self._deployment
-        self._stop = asyncio.Event()
+        deployment, stop = self._deployment, self.told_to_stop()
+        keeps = deployment.scenario.keeps
         supervisor = Supervisor(
             SimWorker,
-            name=process.name,
+            name=self.name if keeps else process.name,
+            state_dir=f"/sim/kept/{self.name}" if keeps else "",
             token=TOKEN,
             public_addr=self.address,
+            local_addr=self.local,
+            peers=deployment.peers_of(self),
             opts=deployment.scenario.pool,
             launcher=SimLauncher(
                 deployment.host, process, partial(self._work), deployment.next_launch
@@ -164,7 +180,7 @@ class Pool:
         self._safety = PoolSafety(process.name, supervisor.core, deployment.facts_of)
         await supervisor.start()
         self.supervisor = supervisor
-        await self._stop.wait()
+        await stop.wait()
         await supervisor.dispose()
         deployment.check_nothing_left(process)
         return 0
@@ -177,6 +193,11 @@ class Pool:
     def _decided(self, event: ev.Event, actions: Sequence[ev.Action]) -> None:
         deployment = self._deployment
         self.events += 1
+        if isinstance(event, ev.Found):
+            self._found = dict.fromkeys(worker_id for worker_id, _ in event.workers)
+            deployment.count("workers found by the next supervisor", len(event.workers))
+        elif isinstance(event, ev.InfoReceived) and self._found.pop(event.worker_id, 0) is None:
+            deployment.count("workers adopted")
         for action in actions:
             if isinstance(action, ev.SendGrant):
                 deployment.count("leases granted")
@@ -298,6 +319,16 @@ class Deployment:
         for client in self.clients:
             client.start()
 
+    def peers_of(self, pool: Pool) -> list[str]:
+        """The local addresses of those that a supervisor asks."""
+        return [p.local for p in self.pools if p is not pool and self.scenario.peers]
+
+    def order(self, order: Order) -> None:
+        """An operator asks one of the pools for something."""
+        pool = self.pools[order.pick % len(self.pools)]
+        self.note("operator", f"{order.ask} of {pool.name}")
+        pool.do(order)
+
     def heal(self) -> None:
         """Nothing goes wrong from now on; what is broken is for the pools to mend.
 
@@ -307,10 +338,14 @@ class Deployment:
         self.on_moment = None
         self.launches.clear()
         self.network.heal()
+        size = self.scenario.pool.size
+        for pool in self.pools:  # operators undo what they did
+            for ask in (Ask.RESUME, Ask.RESIZE):
+                pool.do(Order(self.loop.time(), ask, 0, size))
         self.start()  # those that were to be started again later
         for process in [*self.host.processes.values()]:
             live = self.workers.get(f"nw-{process.name}")
-            if live is None or live.state() == "orphan":
+            if live is None or live.state() == "orphan" or not live.is_proven():
                 self.loop.continue_place(process.place)
             if process.name in self.silent and process.parent is None:
                 self.host.ended(process, signal="SIGKILL")  # hung in an import, for anybody
@@ -338,6 +373,7 @@ class Deployment:
         """Seconds in which a worker ends that has neither supervisor nor client."""
         what = self.scenario
         lease = what.pool.delivery_timeout + what.pool.grace + 3 * what.worker.release_timeout
+        lease += what.pool.adopt_wait if what.keeps else 0.0
         return lease + what.worker.orphan_ttl + 2 * what.worker.conn_timeout + 1.0
 
     def next_launch(self, name: str) -> Launch:

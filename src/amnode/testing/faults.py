@@ -121,6 +121,31 @@ class Fault(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Ask(StrEnum):
+    """What operators ask of a pool."""
+
+    RESIZE = "resize"
+    DRAIN = "drain"
+    RESUME = "resume"
+    RESTART = "rolling restart"
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What an operator asks for.
+
+    Attributes:
+        at: simulated seconds from the start.
+        ask: for what.
+        pick: chooses the pool.
+        size: that it is to have, of a `RESIZE`.
+    """
+
+    at: float
+    ask: Ask
+    pick: int
+    size: PoolSize
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment and what happens to it.
 
@@ -139,6 +164,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         client: the options of the clients.
         abrupt: whether the supervisors are stopped at once then, in the middle of all.
         faults: what goes wrong, in order.
+        peers: whether the supervisors help each other out.
+        keeps: whether they have state directories, by which the next ones adopt workers.
+        orders: what operators ask for, in order.
     """
 
     seconds: float
@@ -155,6 +183,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     client: ClientOptions
     abrupt: bool
     faults: tuple[Fault, ...]
+    peers: bool = False
+    keeps: bool = False
+    orders: tuple[Order, ...] = ()
 
     @property
     def patience(self) -> float:
@@ -167,6 +198,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         lease = pool.delivery_timeout + pool.grace + 3 * worker.release_timeout
         failed = pool.restart_period + pool.back_off_cap + pool.restart_settle
         others = pool.worker_err_recent + pool.linger + 2 * pool.term_timeout + 5.0
+        others += pool.adopt_wait if self.keeps else 0.0
         return start + hang + lease + failed + others + self.client.request_wait
 
 
@@ -188,7 +220,7 @@ def scenario(
         warm=rng.randint(0, 2),
         max_per_client=rng.choice((0, 0, 1, 2)),
     )
-    return Scenario(
+    drawn = Scenario(
         seconds=seconds,
         supervisors=rng.choice((1, 1, 2)),
         clients=rng.randint(1, 4),
@@ -210,6 +242,39 @@ def scenario(
         abrupt=rng.random() < 0.25,
         faults=_faults(rng, seconds, kinds),
     )
+    return _operated(rng, drawn)
+
+
+def _operated(rng: Random, drawn: Scenario) -> Scenario:
+    """What else there may be; drawn last, so that the rest of a seed stays as it is without."""
+    orders: tuple[Order, ...] = ()
+    if rng.random() < 0.4:
+        times = [rng.uniform(0.0, drawn.seconds) for _ in range(rng.randint(1, 8))]
+        orders = tuple(_order(rng, at) for at in sorted(times))
+    jobs = rng.choice((None, None, None, 1, 5))
+    return msgspec.structs.replace(
+        drawn,
+        peers=drawn.supervisors > 1 and rng.random() < 0.5,
+        keeps=rng.random() < 0.5,
+        orders=orders,
+        pool=msgspec.structs.replace(
+            drawn.pool,
+            max_jobs=jobs,
+            renew_at_once=rng.choice((1, 2)),
+            adopt_wait=rng.choice((2.0, 8.0)),
+        ),
+    )
+
+
+def _order(rng: Random, at: float) -> Order:
+    most = rng.randint(1, 6)
+    size = PoolSize(
+        min=rng.randint(0, min(2, most)),
+        max=most,
+        warm=rng.randint(0, 2),
+        max_per_client=rng.choice((0, 0, 1, 2)),
+    )
+    return Order(at, rng.choice(list(Ask)), rng.randrange(1 << 30), size)
 
 
 def _pool(rng: Random, size: PoolSize) -> SupervisorOptions:

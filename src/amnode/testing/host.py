@@ -16,15 +16,18 @@ import asyncio
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from amnode.errors import LaunchError
+from amnode.errors import LaunchError, StateDirectoryError
 from amnode.launch.process import ExitRecord, LaunchSpec
 from amnode.node.args import WorkerBoot
+from amnode.node.job_note import Page
 from amnode.node.outside import Outside
+from amnode.node.policy.adopt_records import WorkerRecord, decode_record, encode_record
 from amnode.testing.loop import Place, ProcessEnded, SimLoop
 from amnode.testing.network import SimNetwork
 
@@ -64,6 +67,7 @@ class SimProcess:
     """One process.
 
     Attributes:
+        started: tells it from others that had its number.
         name: of its place.
         place: where its code runs.
         record: how it ended, once it has.
@@ -71,7 +75,10 @@ class SimProcess:
         on_term: what SIGTERM does in it; None ends it.
     """
 
-    def __init__(self, host: SimHost, pid: int, name: str, parent: SimProcess | None) -> None:
+    def __init__(
+        self, host: SimHost, pid: int, name: str, parent: SimProcess | None, started: float
+    ) -> None:
+        self.started = started
         self.name = name
         self.place = Place(name)
         self.parent = parent
@@ -134,6 +141,10 @@ class SimProcess:
         """See `Process.dump_stack`; there are none."""
         return ()
 
+    def let_go(self) -> None:
+        """See `AdoptedProcess.let_go`: it is nobody's here any more."""
+        self.orphaned()
+
     def tail(self, lines: int = 20) -> tuple[str, ...]:
         """See `Process.tail`."""
         return tuple(self.output)[-lines:]
@@ -149,6 +160,11 @@ class SimProcess:
         """Ends it from within."""
         self._host.ended(self, exit_code=code)
         raise ProcessEnded
+
+    def adopted_by(self, parent: SimProcess) -> None:
+        """Another process is told of its end from now on, and reaps it."""
+        self.parent = parent
+        self._waiting.clear()
 
     def orphaned(self) -> None:
         """Its parent is gone, and with it who waited there."""
@@ -190,7 +206,9 @@ class SimHost:
         self.signals: list[tuple[str, int, str]] = []
         self._seed = seed
         self._on_end = on_end
-        self._files = SimFiles()
+        self._made = 0
+        self._started = 0.0
+        self._kept: dict[str, Kept] = {}
 
     def start(
         self,
@@ -204,7 +222,9 @@ class SimHost:
         pid = _FIRST_PID
         while pid in self.processes:  # rule 1
             pid += 1
-        process = self.processes[pid] = SimProcess(self, pid, name, parent)
+        self._started += 1.0
+        process = SimProcess(self, pid, name, parent, self._started)
+        self.processes[pid] = process
         self.loop.post(process.place, delay, self._begin, process, body)
         return process
 
@@ -213,9 +233,19 @@ class SimHost:
         return Outside(
             transport=self.network.transport(process.place),
             entropy=Random(f"{self._seed}/{process.name}").randbytes,
-            files=self._files,
+            files=SimFiles(self._make_name, partial(self._open_state, process)),
             memory=lambda: _MEMORY,
+            wall=self.loop.time,
+            processes=SimProcesses(self, process),
         )
+
+    def _make_name(self) -> int:
+        self._made += 1
+        return self._made
+
+    def _open_state(self, process: SimProcess, path: str) -> SimState:
+        kept = self._kept.setdefault(path, Kept())
+        return SimState(path, kept, process)
 
     def signal(self, process: SimProcess, name: str) -> bool:
         """Sends a signal (rule 3); whether there was a process to get it."""
@@ -279,16 +309,158 @@ class SimHost:
         self.ended(process, exit_code=code)
 
 
-class SimFiles:
-    """The directories of a simulation: names, and no files."""
+class Kept:
+    """What is in one state directory."""
 
     def __init__(self) -> None:
-        self._made = 0
+        self.generation = 0
+        self.records: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
+        self.owner: SimProcess | None = None
+
+
+class SimState:
+    """A state directory, as the process that opened it has it; see `State`.
+
+    Raises:
+        StateDirectoryError: another process that lives has it (promise S14).
+    """
+
+    def __init__(self, path: str, kept: Kept, process: SimProcess) -> None:
+        owner = kept.owner
+        if owner is not None and owner.record is None:
+            raise StateDirectoryError(f"{path} is in use by another supervisor.")
+        kept.owner = process
+        kept.generation += 1
+        self.path = path
+        self.generation = kept.generation
+        self._kept = kept
+        self._process = process
+
+    @property
+    def _is_mine(self) -> bool:
+        """Whether what is written counts (rule 4)."""
+        return self._kept.owner is self._process and not self._process.place.gone
+
+    def records(self) -> list[WorkerRecord]:
+        """See `State`."""
+        kept = self._kept.records
+        return [decode_record(kept[name], name) for name in sorted(kept)]
+
+    def write(self, record: WorkerRecord) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.records[record.worker_id] = encode_record(record)
+
+    def forget(self, worker_id: str) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.records.pop(worker_id, None)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.files[name] = data
+
+    def drop(self, name: str) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.files.pop(name, None)
+
+    def kept(self, matches: Callable[[str], bool], most: int) -> list[tuple[str, bytes]]:
+        """See `State`."""
+        files = self._kept.files
+        return [(name, files[name]) for name in sorted(files) if matches(name)]
+
+    def oldest_first(self, suffix: str) -> list[str]:
+        """See `State`; what workers write is not kept here."""
+        return []
+
+    def close(self) -> None:
+        """See `State`."""
+        if self._is_mine:
+            self._kept.owner = None
+
+
+class SimProcesses:
+    """What one process sees of others; see `Processes`."""
+
+    def __init__(self, host: SimHost, process: SimProcess) -> None:
+        self._host = host
+        self._process = process
+
+    def started_at(self, pid: int) -> float:
+        """See `Processes`."""
+        process = self._host.processes.get(pid)
+        return process.started if process is not None and process.record is None else 0.0
+
+    def adopt(self, pid: int, start: float, output: object) -> Any:
+        """See `Processes`."""
+        process = self._host.processes.get(pid)
+        if process is None or process.started != start or process.record is not None:
+            return Gone(self._host, pid)
+        process.adopted_by(self._process)
+        return process
+
+
+class Gone:
+    """A process that had ended before it was looked for."""
+
+    def __init__(self, host: SimHost, pid: int) -> None:
+        self.pid = pid
+        self.exited: asyncio.Future[ExitRecord] = host.loop.create_future()
+        record = ExitRecord(pid, None, "", known=False, seen_at=host.loop.time())
+        self.exited.set_result(record)
+
+    def terminate(self) -> bool:
+        """See `Process`; there is nobody."""
+        return False
+
+    def kill(self) -> bool:
+        """See `Process`; there is nobody."""
+        return False
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """See `Process`; nobody kept it."""
+        return ()
+
+    def is_stopped(self) -> bool:
+        """See `Process`."""
+        return False
+
+    async def dump_stack(self, timeout: float = 1.0) -> tuple[str, ...]:
+        """See `Process`."""
+        return ()
+
+    def let_go(self) -> None:
+        """See `AdoptedProcess`."""
+
+
+class SimFiles:
+    """The directories of a simulation: names, and no files.
+
+    Args:
+        make_name: a number that no directory has.
+        open_state: opens one that outlives its supervisor.
+    """
+
+    def __init__(
+        self,
+        make_name: Callable[[], int] = lambda: 1,
+        open_state: Callable[[str], SimState] | None = None,
+    ) -> None:
+        self._make_name = make_name
+        self._open_state = open_state
+
+    def open_state(self, path: str) -> SimState:
+        """See `Files`."""
+        assert self._open_state is not None, "There is nowhere to keep it."
+        return self._open_state(path)
 
     def create(self) -> tuple[str, int]:
         """See `Files`."""
-        self._made += 1
-        return f"/sim/{self._made}", self._made
+        number = self._make_name()
+        return f"/sim/{number}", number
 
     def remove(self, path: str, lock: int) -> None:
         """See `Files`; there is nothing to remove."""
@@ -297,6 +469,17 @@ class SimFiles:
         """See `Files`; there is nothing to remove."""
 
     def write(self, path: str, data: bytes) -> None:
+        """See `Files`; nobody reads it."""
+
+    def page(self, path: str, size: int) -> Page:
+        """See `Files`; nobody else sees it."""
+        return bytearray(size)
+
+    def read_page(self, path: str, size: int) -> bytes:
+        """See `Files`."""
+        return b""
+
+    def rename(self, path: str, new: str) -> None:
         """See `Files`; nobody reads it."""
 
     def remove_abandoned(self, path: str, own: str) -> bool:

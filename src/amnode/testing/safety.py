@@ -241,7 +241,7 @@ class PoolSafety:
         require(said_yes, "S8", f"{key} is granted without the worker's yes.")
 
     def _check_serve(self, action: ev.Serve, now: float) -> None:
-        most = self._core.options.size.max_per_client
+        most = self._core.size.max_per_client
         for waiter in self._core.waitlist:
             if waiter.place < action.waiter.place:
                 held = self._core.roster.held_by(waiter.name)

@@ -22,6 +22,7 @@ from amnode.errors import (
 from amnode.node.client import Client
 from amnode.node.jobs import Job
 from amnode.node.leased import LeasedWorker
+from amnode.testing.actor import SimActor
 from amnode.testing.safety import require
 from amnode.testing.sim_worker import SimWorker
 
@@ -42,48 +43,27 @@ _JOBS: tuple[tuple[Job[..., int], float], ...] = (
 _LATE = 0.001
 
 
-class SimClient:
+class SimClient(SimActor):
     """One client, and those that take its place when its process is killed."""
 
     def __init__(self, deployment: Deployment, number: int, name: str) -> None:
+        super().__init__(deployment, f"{name}-{number}")
         self.name = name
         self.number = number
         self.client: Client | None = None
-        self.process: SimProcess | None = None
         #: How many errands are under way.
         self.busy = 0
         #: The workers that it holds, with the last transition of each that it saw.
         self.held: dict[LeasedWorker, int] = {}
-        self._deployment = deployment
-        self._lives = 0
-        self._stop: asyncio.Event | None = None
         self._rng = Random(f"{deployment.seed}/client {number}")
 
-    def start(self) -> None:
-        """Starts it, or the next one; does nothing while one lives."""
-        if self.process is not None and self.process.record is None:
-            return
-        self._lives += 1
+    def _begin_anew(self) -> None:
         self.client = None
         self.busy = 0
         self.held = {}
-        name = f"{self.name}-{self.number}.{self._lives}"
-        self.process = self._deployment.host.start(name, self._run)
-        self._deployment.watch(self.process.place, self._look)
-
-    def start_again(self) -> None:
-        """Starts the next one after a while; `heal` has done so already for all."""
-        if not self._deployment.resting:
-            self.start()
-
-    def stop(self) -> None:
-        """Asks it to stop."""
-        if self.process is not None and self._stop is not None:
-            self._deployment.loop.post(self.process.place, 0.0, self._stop.set)
 
     async def _run(self, process: SimProcess) -> int:
-        deployment, rng = self._deployment, self._rng
-        self._stop = asyncio.Event()
+        deployment, rng, stop = self._deployment, self._rng, self.told_to_stop()
         addresses = deployment.addresses
         rng.shuffle(addresses)
         client = self.client = Client(
@@ -95,7 +75,7 @@ class SimClient:
             outside=deployment.host.outside(process),
         )
         client.start()
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped = asyncio.create_task(stop.wait())
         async with asyncio.TaskGroup() as errands:
             while not deployment.resting:
                 pause = min(rng.expovariate(1.0), 3.0) * deployment.scenario.pause

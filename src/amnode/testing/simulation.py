@@ -11,7 +11,7 @@ import msgspec
 from amnode.errors import PromiseBroken, SimulationError
 from amnode.testing import rest
 from amnode.testing.deployment import Deployment, Pool
-from amnode.testing.faults import MOST_SECONDS, Kind, Scenario, scenario
+from amnode.testing.faults import MOST_SECONDS, Kind, Order, Scenario, scenario
 from amnode.testing.injector import Injector
 from amnode.testing.sim_client import SimClient
 
@@ -87,9 +87,12 @@ async def _life(deployment: Deployment) -> None:
     loop, what = deployment.loop, deployment.scenario
     injector = Injector(deployment)
     deployment.start()
-    for fault in what.faults:
-        await asyncio.sleep(fault.at - loop.time())
-        injector.inject(fault)
+    for event in sorted((*what.faults, *what.orders), key=lambda event: event.at):
+        await asyncio.sleep(event.at - loop.time())
+        if isinstance(event, Order):
+            deployment.order(event)
+        else:
+            injector.inject(event)
     await asyncio.sleep(what.seconds - loop.time())
     deployment.heal()
     if what.abrupt:

@@ -53,6 +53,7 @@ def test_a_schema_is_described(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_diagrams_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "door:Door", "--dot")[1].startswith("digraph machine {\n")
+    assert run(capsys, "door:Door", "--svg")[1].startswith("<svg ")
     assert run(capsys, "door:Door", "--mermaid")[1].endswith("class s_Closed auto\n")
 
 

@@ -229,7 +229,7 @@ def test_the_only_handler_is_known_if_it_is_a_final_one() -> None:
 
     def solo(type_: MutationType, *called: int, active: tuple[int, ...] = ()) -> Solo | None:
         plan = found.plan(found.call(type_, called), clock_of(found, *active))
-        assert plan.slow is (plan.solo is None and not plan.unseen)
+        assert plan.slow is (plan.asked is not None or not (plan.solo or plan.unseen))
         return plan.solo
 
     method = solo(ADD, 0)
@@ -241,8 +241,11 @@ def test_the_only_handler_is_known_if_it_is_a_final_one() -> None:
     assert (function.binding, function.is_method, function.step.name) == (0, False, "DEnd")
     assert function.function is functions.functions["DEnd"]
     assert solo(ADD, 4) is None  # no handler at all
-    assert solo(ADD, 0, 1) is None  # one that negotiates besides
     assert solo(ADD, 0, 2) is None  # two final ones
+    both = found.plan(found.call(ADD, (0, 1)), clock_of(found))  # one negotiates besides
+    assert both.brief and both.slow
+    assert both.asked is not None and both.asked.step.name == "BEnter"
+    assert both.solo is not None and both.solo.step.name == "AState"
     twice = Planner(schema, (functions, functions))
     assert twice.plan(twice.call(ADD, (2,)), clock_of(twice)).solo is None  # of one name
 

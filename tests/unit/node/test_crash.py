@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from amnode.errors import Cause
-from amnode.node.policy.crash import Hang, error, innermost, last_line, report
+from amnode.node.names import EXIT_HARD_DEADLINE, EXIT_STUCK
+from amnode.node.policy.crash import Hang, error, innermost, last_line, owed_to_its_job, report
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Facts:
     ("facts", "decided", "cause", "text"),
     [
         (Facts(exit_code=3), None, Cause.EXIT_CODE, "exited with code 3"),
+        (Facts(exit_code=EXIT_HARD_DEADLINE), None, Cause.HARD_DEADLINE, "with code 72"),
         (Facts(signal="SIGSEGV"), None, Cause.SIGNAL, "was ended by SIGSEGV"),
         (Facts(known=False), None, Cause.LOST, "ended, nobody knows how,"),
         (Facts(signal="SIGKILL"), Cause.HANG, Cause.HANG, "was ended by SIGKILL"),
@@ -35,6 +37,23 @@ def test_every_death_has_a_cause(
     assert made.message.endswith("while leased: so; its last line: boom.")
     assert (made.pid, made.exit_code, made.signal) == (7, facts.exit_code, facts.signal)
     assert made.output == ("x", "boom") and made.state == "leased"
+
+
+def test_a_deadline_that_the_worker_could_not_tell_of_is_in_what_faulthandler_wrote() -> None:
+    lines = ["x", "Timeout (0:00:05.500000)!", "Thread 0x1 (most recent call first):", "  y"]
+    assert report("w1", Facts(exit_code=1), state="", output=lines).cause == "hard deadline"
+    for facts, said in (
+        (Facts(exit_code=1), [*lines[:1], "Timeout (5)"]),
+        (Facts(exit_code=2), lines),
+        (Facts(signal="SIGKILL"), lines),
+    ):
+        made = report("w1", facts, state="", output=said)
+        assert made.cause in (Cause.EXIT_CODE, Cause.SIGNAL)
+        assert not owed_to_its_job(facts, said)
+    assert owed_to_its_job(Facts(exit_code=1), lines)
+    assert owed_to_its_job(Facts(exit_code=EXIT_STUCK), [])
+    assert owed_to_its_job(Facts(exit_code=EXIT_HARD_DEADLINE), [])
+    assert not owed_to_its_job(Facts(known=False), lines)
 
 
 def test_one_that_wrote_nothing_says_so() -> None:

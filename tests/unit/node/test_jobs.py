@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import AsyncIterator, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amnode import JobArgumentsError, JobFailed, OptionError, job
-from amnode.node.jobs import Job, jobs_of
+from amnode.node.jobs import Job, StreamJob, jobs_of
+from amnode.node.values import Packed
+from amnode.rpc.protocol.wire import Large
 
 
 @dataclass
@@ -85,12 +88,57 @@ def test_what_cannot_be_a_job_is_refused_by_name() -> None:
 
     async def names(self: object, **rest: int) -> None: ...
 
-    async def generator(self: object):
+    def generator(self: object):
         yield 1
 
     for wrong in (plain, stars, names, generator):
         with pytest.raises(OptionError, match=wrong.__name__):
             job(wrong)
+
+
+def test_a_generator_is_a_stream_on_the_loop_or_on_the_thread() -> None:
+    class Streams:
+        @job
+        async def points(self) -> AsyncIterator[Point]:
+            yield Point(1)
+
+        @job(thread=True)
+        def numbers(self) -> Generator[int, None, None]:
+            yield 1
+
+        @job
+        async def untyped(self):  # type: ignore[no-untyped-def]
+            yield 1
+
+    assert isinstance(Streams.points, StreamJob) and not Streams.points.thread
+    assert isinstance(Streams.numbers, StreamJob) and Streams.numbers.thread
+    assert [*Streams().numbers()] == [1]
+    crossed = msgspec.Raw(msgspec.msgpack.encode(Streams.points.encode_item(Point(1, 2))))
+    assert Streams.points.decode_item(crossed) == Point(1, 2)
+    with pytest.raises(JobFailed, match="An item of numbers does not fit"):
+        Streams.numbers.decode_item(crossed)
+    with pytest.raises(JobFailed, match="An item of points cannot be sent"):
+        Streams.points.encode_item(object())  # type: ignore[arg-type]
+    assert isinstance(Streams.untyped, StreamJob)
+    with pytest.raises(OptionError, match="needs no thread"):
+        job(thread=True)(Streams.points.function)
+
+
+def test_an_item_that_may_change_is_copied_and_one_that_may_not_is_not() -> None:
+    class Streams:
+        @job
+        async def frames(self) -> AsyncIterator[bytes]:
+            yield b""
+
+    frame = bytearray(b"1" * 100_000)
+    sent = Streams.frames.encode_item(frame)  # type: ignore[arg-type]
+    frame[:] = b"2" * 100_000
+    assert isinstance(sent, Large)
+    assert b"".join(sent.parts).endswith(b"1" * 100_000)
+    whole = bytes(frame)
+    sent = Streams.frames.encode_item(whole)
+    assert isinstance(sent, Large)
+    assert any(isinstance(part, memoryview) and part.obj is whole for part in sent.parts)
 
 
 def test_arguments_arrive_in_their_annotated_types() -> None:
@@ -127,7 +175,7 @@ def test_an_endless_value_is_refused() -> None:
 def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
     data = msgspec.msgpack.encode([{"x": "secret"}, 1])
     with pytest.raises(JobArgumentsError, match="argument `point") as caught:
-        Base.moved.decode(data)
+        Base.moved.decode(Packed(data))
     assert "secret" not in str(caught.value)
     with pytest.raises(JobArgumentsError, match="argument `n`"):
         Base.small.decode(Base.small.encode((10,), {}))
@@ -136,7 +184,7 @@ def test_what_does_not_fit_is_named_and_its_value_is_not_shown() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x92\x01", b"\x81\x01\x02", b"\xc1", b"\x91"])
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(JobArgumentsError):
-        Base.small.decode(data)
+        Base.small.decode(Packed(data))
 
 
 def test_a_call_passes_each_where_it_belongs() -> None:
@@ -160,7 +208,7 @@ def test_results_arrive_in_their_annotated_type() -> None:
 
 def test_a_result_that_does_not_fit_or_cannot_be_sent_is_the_jobs_failure() -> None:
     with pytest.raises(JobFailed, match="result of moved does not fit"):
-        Base.moved.decode_result(msgspec.msgpack.encode("no point"))
+        Base.moved.decode_result(Packed(msgspec.msgpack.encode("no point")))
     with pytest.raises(JobFailed, match="result of echo cannot be sent") as caught:
         Base.echo.encode_result(object())
     assert caught.value.error_type == "object"
@@ -182,7 +230,7 @@ def test_plain_values_come_through(value: Any) -> None:
 @given(st.binary(max_size=40))
 def test_whatever_comes_there_is_one_kind_of_error(data: bytes) -> None:
     with suppress(JobArgumentsError):
-        Base.moved.decode(data)
+        Base.moved.decode(Packed(data))
 
 
 def nested(depth: int) -> list[Any]:
@@ -201,6 +249,6 @@ def test_what_is_nested_too_deep_is_an_error_at_either_end() -> None:
     # Deeper than any encoder here makes it, and cut off.
     for wire in (b"\x91" * 100_000 + b"\xc0", b"\x91" * 5_000):
         with pytest.raises(JobArgumentsError, match="echo"):
-            Base.echo.decode(wire)
+            Base.echo.decode(Packed(wire))
         with pytest.raises(JobFailed, match="echo"):
-            Base.echo.decode_result(wire)
+            Base.echo.decode_result(Packed(wire))

@@ -66,6 +66,10 @@ SUPERVISOR: dict[str, Row] = {
     "RollingRestart": _STARTED_EVENT,
     "Draining": _STARTED,
     "Drained": ("", "Draining", "", "", ""),
+    "Inspect": _STARTED_EVENT,
+    "ReachWorker": _STARTED_EVENT,
+    "ListCrashes": _STARTED_EVENT,
+    "ReadOutput": _STARTED_EVENT,
 }
 
 WORKER: dict[str, Row] = {
@@ -95,6 +99,12 @@ WORKER: dict[str, Row] = {
     "SendPayload": _NO_SEND,
     "Leased": _STARTED,
     "Releasing": ("", "Leased", "", "", ""),
+    "Inspect": _STARTED_EVENT,
+    "ServeOperator": ("multi", "LocalRpcReady", "", "", ""),
+    "SettingUp": _STARTED,
+    "LeaseSettingUp": ("", "Leased", "", "", ""),
+    "TearingDown": _PLAIN,
+    "Progressing": ("multi", "Ready", "", "", ""),
 }
 
 CLIENT: dict[str, Row] = {

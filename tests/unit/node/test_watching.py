@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from amnode.errors import Cause
+from amnode.node.names import EXIT_HARD_DEADLINE, EXIT_STUCK
 from amnode.node.policy import events as ev
 from amnode.node.policy.crash import Hang
+from amnode.node.policy.options import PoolSize
 from amnode.node.policy.roster import Condition
 from tests.unit.node.pool_driver import Driver, rest
 from tests.unit.node.pool_world import Facts
@@ -97,6 +101,39 @@ def test_a_worker_is_checked_and_found_well(idle: Driver) -> None:
     assert idle.one(ev.Probe).check == probe.check + 1
 
 
+def test_workers_that_answered_at_different_times_are_checked_together() -> None:
+    pool = Driver(PoolSize(3, 3))
+    pool.feed(ev.Tick())
+    for worker_id, pause in (("w1", 0.02), ("w2", 0.03), ("w3", 0.04)):
+        pool.up(worker_id)
+        pool.wait(pause)
+    rest(pool, 20.0)
+    found: list[list[str]] = []
+    end = pool.now + 3.0
+    while (at := pool.core.next_deadline()) is not None and at <= end:
+        pool.now = at
+        actions = pool.feed(ev.Tick())
+        found.append([a.worker_id for a in actions if isinstance(a, ev.Probe)])
+        for do in actions:
+            if isinstance(do, ev.Probe):
+                pool.now += 0.005  # each answer takes its time
+                pool.feed(ev.CheckAnswered(do.worker_id, do.check))
+    checked = [sorted(names) for names in found if names]
+    assert checked == [["w1", "w2", "w3"]] * 3
+
+
+def test_from_an_answer_as_always_nothing_follows_but_the_next_check(idle: Driver) -> None:
+    idle.wait(1.0)
+    before = idle.core.decided
+    idle.feed(ev.CheckAnswered("w1", 1), ev.CheckAnswered("gone", 1))
+    assert idle.core.decided == before + 1  # of one that is unknown it is not known
+    idle.wait(1.0)
+    idle.feed(ev.CheckMissed("w1", 2))
+    before = idle.core.decided
+    idle.feed(ev.CheckAnswered("w1", 2))  # late, and it makes the worker leasable again
+    assert idle.core.decided == before + 1 and idle.core.shown().workers_available
+
+
 def test_three_misses_end_it_even_while_it_serves(granted: Driver) -> None:
     granted.wait(1.0 + 5.0 + 0.5 + 5.0 + 0.5)
     probes = [a for a in granted.done if isinstance(a, ev.Probe)]
@@ -111,6 +148,20 @@ def test_three_misses_end_it_even_while_it_serves(granted: Driver) -> None:
     assert (crash.client_id, crash.epoch, crash.report.cause) == ("c", 1, Cause.HANG)
     assert not granted.one(ev.Forget).failed_start
     assert granted.one(ev.Spawn).worker_id == "w2"
+
+
+@pytest.mark.parametrize("code", [EXIT_HARD_DEADLINE, EXIT_STUCK])
+def test_one_that_ends_itself_for_its_job_is_no_failed_start(
+    granted: Driver, code: int
+) -> None:
+    granted.feed(ev.Exited("w1", Facts(1, exit_code=code)))
+    assert not granted.one(ev.Forget).failed_start
+
+
+@pytest.mark.parametrize("code", [EXIT_HARD_DEADLINE, EXIT_STUCK])
+def test_one_that_serves_nobody_has_no_such_excuse(idle: Driver, code: int) -> None:
+    idle.feed(ev.Exited("w1", Facts(1, exit_code=code)))
+    assert idle.one(ev.Forget).failed_start
 
 
 def test_a_check_that_cannot_be_is_a_miss_once(idle: Driver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from amnode import (
     AmnodeError,
     ConnectionLost,
     JobCancelled,
+    JobError,
     JobFailed,
     JobTimeoutError,
     LeaseLost,
@@ -20,13 +22,24 @@ from amnode import (
     WorkerError,
     job,
 )
-from amnode.node.work import Work
+from amnode.node.job_thread import JobThread
+from amnode.node.jobs import Job
+from amnode.node.progress import Progress
+from amnode.node.timers import Timers
+from amnode.node.work import Bounds, Driver, Work
 from amnode.rpc.options import RpcOptions
 
 
 class Jobs:
     @job
     async def any(self) -> Any: ...
+
+    @job(thread=True)
+    def blocking(self) -> Any: ...
+
+
+class OwnError(Exception):
+    pass
 
 
 class Replied:
@@ -54,22 +67,38 @@ class Started:
         self,
         body: Callable[[], Any],
         *,
+        job: Job[..., Any] = Jobs.any,
         deadline: float | None = None,
+        hard_deadline: float | None = None,
         patience: float = 1000.0,
     ) -> None:
         self.reply = Replied()
         self.ends: list[AmnodeError | None] = []
         self.stuck = asyncio.Event()
-        self.work = Work(
-            Jobs.any,
-            body,
-            self.reply,
-            deadline=deadline,
-            patience=patience,
-            ending=lambda: "the lease is over",
+        self.told: list[Progress] = []
+        self.armed: list[str] = []
+        self.timers = Timers()
+        self.thread = JobThread("of the test")
+        driver = Driver(
+            timers=self.timers,
+            thread=self.thread,
+            known={"OwnError": OwnError},
+            why_ending=lambda: "the lease is over",
+            end_in=self.end_in,
             on_stuck=self.stuck.set,
-            on_end=self.ends.append,
+            on_progress=lambda news, progress: self.told.append(progress),
+            on_end=self.ended,
         )
+        bounds = Bounds(deadline, hard_deadline, patience)
+        self.work = Work(job, body, self.reply, bounds=bounds, driver=driver)
+
+    def end_in(self, seconds: float, words: str) -> Callable[[], None]:
+        self.armed.append(words)
+        return self.armed.clear
+
+    def ended(self, error: AmnodeError | None) -> None:
+        self.ends.append(error)
+        self.thread.close()
 
     def start(self) -> asyncio.Task[None]:
         task = asyncio.create_task(self.work.run())
@@ -315,3 +344,158 @@ async def test_one_that_ends_its_process_is_answered_by_that() -> None:
     started.work._task_ended(ended)
     ended.exception()
     assert started.reply.answers == [] and started.ends == []
+
+
+# -- on the thread -------------------------------------------------------------------------
+
+
+async def test_a_result_from_the_thread() -> None:
+    started = Started(threading.get_ident, job=Jobs.blocking)
+    await started.start()
+    assert started.reply.answers != [threading.get_ident()]
+    assert started.ends == [None]
+
+
+async def test_a_function_on_the_thread_is_over_when_it_has_returned() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def body() -> str:
+        begun.set()
+        may_end.wait()
+        seen.append(job.cancelled())
+        return "in spite of it"
+
+    started = Started(body, job=Jobs.blocking)
+    task = started.start()
+    await asyncio.to_thread(begun.wait)
+    started.work.cancel()
+    task.cancel()  # as the end of its state does
+    await asyncio.sleep(0)
+    assert started.reply.answers == [] and not task.done()
+    may_end.set()
+    await task
+    assert seen == [True]
+    assert started.reply.answers == ["in spite of it"]
+
+
+async def test_progress_in_the_thread_raises_once_it_is_cancelled() -> None:
+    begun = threading.Event()
+
+    def body() -> None:
+        begun.set()
+        while True:
+            job.progress(1)
+
+    started = Started(body, job=Jobs.blocking, deadline=0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await started.start()
+    started.only(JobTimeoutError)
+
+
+async def test_what_the_thread_raises() -> None:
+    def body() -> None:
+        raise OwnError("mine")
+
+    started = Started(body, job=Jobs.blocking)
+    await started.start()
+    error = started.only(JobFailed)
+    assert isinstance(error, JobFailed)
+    assert error.raised
+
+
+# -- progress ------------------------------------------------------------------------------
+
+
+async def test_the_newest_report_is_told_and_the_last_before_the_answer() -> None:
+    async def body() -> int:
+        for n in range(1000):
+            job.progress(n, 1000)
+        await asyncio.sleep(0)
+        job.progress(1000, 1000, "done")
+        return 7
+
+    started = Started(body)
+    await started.start()
+    assert started.told[-1] == Progress(1000, 1000, "done")
+    assert [p.done for p in started.told] == [0, 1000]
+    assert started.reply.answers == [7]
+    assert len(started.timers) == 0
+
+
+async def test_reports_are_told_after_a_pause_while_it_goes_on() -> None:
+    told, gate = asyncio.Event(), asyncio.Event()
+
+    async def body() -> None:
+        job.progress(1)
+        job.progress(2)
+        job.progress(3)
+        await gate.wait()
+
+    started = Started(body)
+    task = started.start()
+    started.timers.set("soon", 0.2, told.set)
+    await told.wait()
+    assert [p.done for p in started.told] == [1, 3]
+    gate.set()
+    await task
+    assert len(started.told) == 2
+
+
+async def test_reports_of_what_is_left_of_a_job_go_nowhere() -> None:
+    gate = asyncio.Event()
+
+    async def later() -> None:
+        await gate.wait()
+        job.progress(7)
+
+    async def body() -> asyncio.Task[None]:
+        left.append(asyncio.create_task(later()))
+        return None  # type: ignore[return-value]
+
+    left: list[asyncio.Task[None]] = []
+    started = Started(body)
+    await started.start()
+    gate.set()
+    with pytest.raises(JobError, match="has ended"):
+        await left[0]
+    assert started.told == []
+
+
+@pytest.mark.parametrize("wrong", ["1", None, True, float("nan"), float("inf")])
+async def test_what_is_no_progress(wrong: Any) -> None:
+    async def body() -> None:
+        with pytest.raises(JobError, match=r"done of job\.progress"):
+            job.progress(wrong)
+        if wrong is not None:
+            with pytest.raises(JobError, match=r"total of job\.progress"):
+                job.progress(1, wrong)
+        with pytest.raises(JobError, match=r"note of job\.progress"):
+            job.progress(1, 1, 7)  # type: ignore[arg-type]
+        job.progress(1, None, "x" * 5000)
+
+    started = Started(body)
+    await started.start()
+    assert started.ends == [None]
+    assert len(started.told[0].note) == 1000
+
+
+def test_the_share_that_is_done() -> None:
+    assert [Progress(n, 4).share for n in (-1, 0, 1, 4, 9)] == [0.0, 0.0, 0.25, 1.0, 1.0]
+    assert Progress(1).share is None
+    assert Progress(0, 0).share is None
+
+
+# -- the hard deadline ---------------------------------------------------------------------
+
+
+async def test_the_hard_deadline_is_armed_before_the_first_step_and_disarmed_after() -> None:
+    armed: list[list[str]] = []
+
+    async def body() -> None:
+        armed.append([*started.armed])
+
+    started = Started(body, hard_deadline=5.0)
+    await started.work.run()
+    assert "job any went on past its hard deadline of 5 s" in armed[0][0]
+    assert started.armed == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from amnode.errors import ProtocolError, RefusedError
+from amnode.rpc.protocol import calls
 from amnode.rpc.protocol.calls import Answering, Asked, Known
 from amnode.rpc.protocol.wire import NIL, Large, Outcome, to_raw
 
@@ -119,6 +120,20 @@ def test_past_the_limits_the_oldest_answer_is_evicted(entries: int, size: int) -
         answering.answer(seq, Outcome.EXECUTED, to_raw("x" * 9))
     assert answering.remembered == (2, 20)
     assert [answering.asked(seq) for seq in (1, 2)] == [Known.FORGOTTEN, Known.ANSWERED]
+    assert [answering.has_run(seq) for seq in (1, 2)] == [True, False]
+    answering.acknowledged(1)
+    assert not answering.has_run(1)
+
+
+def test_of_evicted_answers_only_those_are_known_that_were_executed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_EVICTED", 2)
+    answering = Answering(1, 1000)
+    for seq in range(1, 7):
+        answering.asked(seq)
+        answering.answer(seq, Outcome.CANCELED if seq == 2 else Outcome.EXECUTED, NIL)
+    assert [seq for seq in range(1, 7) if answering.has_run(seq)] == [4, 5]
 
 
 def test_an_answer_that_is_larger_than_all_memory_is_not_remembered() -> None:

@@ -26,6 +26,7 @@ def test_defaults_are_what_the_docs_say() -> None:
     assert (options.reconnect_tries, options.reconnect_timeout) == (20, 30)
     assert (options.reconnect_base, options.reconnect_cap) == (0.05, 5)
     assert (ONE_CONNECTION.session_ttl, ONE_CONNECTION.reconnect_tries) == (0, 0)
+    assert (options.ack_delay, ONE_CONNECTION.ack_delay) == (0, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_defaults_are_what_the_docs_say() -> None:
         ("credit", 1023),
         ("body_limit", 1023),
         ("stream_credit", 0),
+        ("ack_delay", -0.1),
         ("payload_limit", 0),
         ("outgoing_limit", 0),
         ("reconnect_tries", -1),

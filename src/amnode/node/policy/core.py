@@ -9,7 +9,7 @@ clock: the driver feeds it, in the order in which things happened, keeps one tim
 
 1. Time never falls; an event that seems earlier happened now.
 2. Whatever follows an event is decided at once, in `_settle`: nothing is left for later but
-   what has a deadline.
+   what has a deadline. Of a check that was answered as always nothing follows but the next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from amnode.node.policy.pool import WHOLE, Pool
 from amnode.node.policy.renewal import Renewal
 from amnode.node.policy.roster import Condition, Doom, Member, Roster
 from amnode.node.policy.starting import Starting
-from amnode.node.policy.view import PoolView, look
+from amnode.node.policy.view import PoolView, Shown, look, show
 from amnode.node.policy.waitlist import Waitlist
 from amnode.node.policy.watching import Watching
 
@@ -43,6 +43,9 @@ class PoolCore:
         schema_hash: of its workers' schema; likewise.
         name_worker: the machine id of the n-th worker, never the same one twice.
         draw: a random number from 0 to 1, for jitter.
+
+    Attributes:
+        decided: how often an event was more than routine, so that `shown` may be another.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PoolCore:
             adoption=self._adoption,
         )
         self._promised: float | None = None
+        self.decided = 0
         self._on_event: dict[type[Any], Callable[[Any], None]] = {
             events.Tick: self._on_tick,
             events.StopRequested: self._on_stop,
@@ -109,6 +113,10 @@ class PoolCore:
         """Take in what happened at `now` (monotonic, s); returns what to do, in order."""
         pool = self._pool
         pool.now = now = max(now, pool.now)
+        if not self._lags(now) and self._watching.is_routine(event):
+            self._promised = self.next_deadline()
+            return []
+        self.decided += 1
         self._discount_lag(now)
         self._on_event[type(event)](event)
         while (due := pool.due.pop(now)) is not None:
@@ -131,6 +139,10 @@ class PoolCore:
             self._passing.next_deadline(),
         )
         return min([at for at in dues if at is not None], default=None)
+
+    def shown(self) -> Shown:
+        """What of the view shows as states."""
+        return show(self._pool)
 
     def view(self, now: float) -> PoolView:
         """What the pool looks like; costs the same whatever its size."""
@@ -248,10 +260,15 @@ class PoolCore:
         if member is not None:  # what belongs to the pool is seen to in `_settle`
             self._on_due[due](member)
 
+    def _lags(self, now: float) -> bool:
+        """Whether what was due was not seen to in time."""
+        promised = self._promised
+        return promised is not None and now - promised > self.options.lag_tolerance
+
     def _discount_lag(self, now: float) -> None:
         """A supervisor that was held up itself gives the time back to those it waits for."""
         pool = self._pool
-        if self._promised is None or now - self._promised <= pool.options.lag_tolerance:
+        if self._promised is None or not self._lags(now):
             return
         lag = now - self._promised
         for member in pool.roster:

@@ -2,7 +2,8 @@
 
 What the supervisor decided before the end is the cause, for the signal that ended a hung
 process was its own: hang, start timeout, refused. Otherwise the exit record says it: exit code
-or signal. A death without a record (somebody else's child) is "lost" (promise S20).
+or signal, or the deadline for which the worker ended itself, which its output may have to
+tell. A death without a record (somebody else's child) is "lost" (promise S20).
 
 The text of a worker's output comes from outside: control characters in the line that goes into
 the message are shown as escapes, and it is cut.
@@ -17,8 +18,11 @@ import msgspec
 
 from amnode.errors import Cause, Outcome, WorkerError, WorkerHealthError
 from amnode.node.args import CrashReport
+from amnode.node.names import EXIT_HARD_DEADLINE, EXIT_STUCK
 
 _LONGEST_LINE = 200
+#: What faulthandler lets a process exit with (`node/hard_deadline.py`).
+_BY_FAULTHANDLER = 1
 
 
 class ExitFacts(Protocol):
@@ -79,7 +83,7 @@ def report(
         hang: what it was doing, if it hung.
     """
     hang = hang or Hang()
-    cause = decided or _cause(facts)
+    cause = decided or _cause(facts, output)
     message = f"Worker {worker_id} (pid {facts.pid}) {_how(facts)} while {state}"
     if why:
         message += f": {why.rstrip('.')}"
@@ -150,10 +154,25 @@ def innermost(stack: Sequence[str]) -> str:
     return where
 
 
-def _cause(facts: ExitFacts) -> Cause:
+def owed_to_its_job(facts: ExitFacts, output: Sequence[str]) -> bool:
+    """Whether a worker ended itself since its job would not end: no fault of the pool's."""
+    stuck = facts.exit_code == EXIT_STUCK
+    return stuck or _cause(facts, output) is Cause.HARD_DEADLINE
+
+
+def _cause(facts: ExitFacts, output: Sequence[str]) -> Cause:
     if not facts.known:
         return Cause.LOST
+    if facts.exit_code == EXIT_HARD_DEADLINE:
+        return Cause.HARD_DEADLINE
+    if facts.exit_code == _BY_FAULTHANDLER and any(map(_is_timeout, output)):
+        return Cause.HARD_DEADLINE
     return Cause.SIGNAL if facts.signal else Cause.EXIT_CODE
+
+
+def _is_timeout(line: str) -> bool:
+    """Whether faulthandler says that its time was up, as it does before it ends a process."""
+    return line.startswith("Timeout (") and line.rstrip().endswith(")!")
 
 
 def _how(facts: ExitFacts) -> str:

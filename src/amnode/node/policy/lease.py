@@ -181,6 +181,7 @@ class End(StrEnum):
     CLIENT_GONE = "its client was gone past the grace"
     MAXIMUM = "held past its maximum"
     STOPPED = "the worker is stopping"
+    NOT_SET_UP = "on_lease did not end well"
 
 
 _CLEAN = (End.RELEASED, End.WITHDRAWN, End.NOT_TAKEN)

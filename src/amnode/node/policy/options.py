@@ -258,6 +258,20 @@ class SupervisorOptions(LeaseTerms, frozen=True, kw_only=True):
     leak_after: Annotated[
         float | None, seconds(least=0.01, why="a lease this long is reported, once; off")
     ] = None
+    story: Annotated[
+        int | None,
+        count(
+            least=1,
+            why="what the supervisor did can be told: so many transitions are kept, each of "
+            "which takes longer for it; off",
+        ),
+    ] = None
+    crashes_kept: Annotated[
+        int, count(least=0, why="reports of so many crashes are kept, in a state directory too")
+    ] = 20
+    outputs_kept: Annotated[
+        int, count(least=0, why="the output of so many workers is kept after their end")
+    ] = 10
     adopt_wait: Annotated[
         float,
         seconds(
@@ -351,6 +365,14 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     release_timeout: Annotated[
         float, seconds(least=0.01, why="a cancelled job, and the hook after a lease, end in it")
     ] = 5.0
+    story: Annotated[
+        int | None,
+        count(
+            least=1,
+            why="what the worker did can be told: so many transitions are kept; a call then "
+            "takes half as long again; off",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         _verify(self)
@@ -377,6 +399,38 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     leak_after: Annotated[
         float | None, seconds(least=0.01, why="a lease held this long is reported, once; off")
     ] = None
+
+    def __post_init__(self) -> None:
+        _verify(self)
+
+
+class DispatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a `Pool` gives calls to the workers that it leases for them.
+
+    Raises:
+        OptionError: a value that cannot work.
+    """
+
+    keep: Annotated[
+        float, seconds(least=0.01, why="an idle worker stays leased so long, for the next call")
+    ] = 1.0
+    hold: Annotated[
+        float,
+        seconds(
+            least=0.01,
+            why="a busy one goes back so often, between two calls: workers are renewed then",
+        ),
+    ] = 5.0
+    ahead: Annotated[
+        int, count(least=1, why="calls that one worker has at most; all but one wait in it")
+    ] = 32
+    slice: Annotated[
+        float,
+        seconds(
+            least=0.0,
+            why="small calls are sent ahead, and by `map` in chunks, up to so much work",
+        ),
+    ] = 0.002
 
     def __post_init__(self) -> None:
         _verify(self)

@@ -49,7 +49,6 @@ class Condition(StrEnum):
 
 NOBODY: Mapping[str, int] = MappingProxyType({})
 SERVING = (Condition.HANDED_OVER, Condition.LEASED)
-LIVE = (Condition.STARTING, Condition.IDLE, *SERVING)
 
 
 class Step(StrEnum):
@@ -287,12 +286,13 @@ class Roster(msgspec.Struct):
     @property
     def live(self) -> int:
         """How many count towards the size that the pool should have."""
-        return sum(self._counts[c] for c in LIVE)
+        counts = self._counts
+        return counts[Condition.STARTING] + counts[Condition.IDLE] + self.in_use
 
     @property
     def in_use(self) -> int:
         """How many are handed over or leased."""
-        return sum(self._counts[c] for c in SERVING)
+        return self._counts[Condition.HANDED_OVER] + self._counts[Condition.LEASED]
 
     @property
     def available(self) -> int:

@@ -44,6 +44,19 @@ class Counts(msgspec.Struct, frozen=True):
         )
 
 
+class Shown(msgspec.Struct, frozen=True, gc=False):
+    """What of a view the published states are made of; see `PoolView`."""
+
+    pool_starting: bool
+    pool_ready: bool
+    workers_available: bool
+    normalizing: bool
+    drained: bool
+    to_restart: int
+    broken: str
+    spare: int
+
+
 class PoolView(msgspec.Struct, frozen=True):
     """The pool at one moment.
 
@@ -91,24 +104,40 @@ class PoolView(msgspec.Struct, frozen=True):
         assert self.counts.available <= self.counts.idle, "More available than idle (S19)."
 
 
+def show(pool: Pool) -> Shown:
+    """What the states are made of; it is asked for after every event."""
+    ready = pool.is_ready
+    return Shown(
+        pool_starting=not (pool.was_ready or pool.stopping),
+        pool_ready=ready,
+        workers_available=ready and pool.may_lease and pool.roster.available > 0,
+        normalizing=pool.is_missing,
+        drained=pool.draining and not pool.roster.in_use,
+        to_restart=len(pool.restarting),
+        broken=pool.restart.reason,
+        spare=pool.spare,
+    )
+
+
 def look(pool: Pool, now: float) -> PoolView:
     """The view of a pool; a function of its data and nothing else."""
+    shown = show(pool)
     return PoolView(
-        pool_starting=not (pool.was_ready or pool.stopping),
-        pool_ready=pool.is_ready,
-        workers_available=pool.is_ready and pool.may_lease and pool.roster.available > 0,
-        normalizing=pool.is_missing,
-        normalized=not pool.is_missing,
+        pool_starting=shown.pool_starting,
+        pool_ready=shown.pool_ready,
+        workers_available=shown.workers_available,
+        normalizing=shown.normalizing,
+        normalized=not shown.normalizing,
         stopping=pool.stopping,
         stopped=pool.stopped,
         draining=pool.draining,
-        drained=pool.draining and not pool.roster.in_use,
-        to_restart=len(pool.restarting),
+        drained=shown.drained,
+        to_restart=shown.to_restart,
         size=pool.size,
         counts=_count(pool),
-        broken=pool.restart.reason,
+        broken=shown.broken,
         why_not_growing=_why_not_growing(pool, now),
-        spare=pool.spare,
+        spare=shown.spare,
         fallback=pool.fallback,
     )
 

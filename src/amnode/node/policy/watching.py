@@ -2,6 +2,8 @@
 checks, its errors, the loss of the connection, and its exit.
 
 1. What a worker said counts only on the connection on which it said it.
+2. The checks of many workers are due at the same few moments of an interval, so that one turn
+   sees to many; none waits longer than the interval.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from amnode.node.policy.lease import Phase
 from amnode.node.policy.leasing import Leasing
 from amnode.node.policy.pool import Pool
 from amnode.node.policy.renewal import Renewal
-from amnode.node.policy.roster import Condition, Doom, Member
+from amnode.node.policy.roster import SERVING, Condition, Doom, Member
 from amnode.node.policy.starting import Starting
+
+#: Workers that are checked together; more at once would hold up whatever else there is to do.
+_TOGETHER = 64
 
 
 class Watching:
@@ -128,7 +133,7 @@ class Watching:
         pool.clear(member, Due.LINK)
         if first and member.condition is not Condition.STARTING:
             member.health.answered()
-            pool.set(Due.CHECK, member.worker_id, pool.options.worker_check_interval)
+            self._check_again(member)
         self._leasing.merge(member, info)
         self._renewal.heard(member, info)
         self._starting.promote(member)
@@ -160,14 +165,31 @@ class Watching:
         self._pool.act(events.Probe(member.worker_id, check, attempt, fresh))
         self._pool.set(Due.CHECK, member.worker_id, self._pool.options.check_timeout)
 
+    def is_routine(self, event: events.Event) -> bool:
+        """Takes in an answer from which nothing follows; False for any other event."""
+        if type(event) is not events.CheckAnswered:
+            return False
+        member = self._pool.alive(event.worker_id)
+        if member is None or not member.linked or member.health.misses:
+            return False
+        member.health.answered()
+        self._check_again(member)
+        return True
+
     def _on_check_answered(self, event: events.CheckAnswered) -> None:
-        pool = self._pool
-        member = pool.alive(event.worker_id)
+        member = self._pool.alive(event.worker_id)
         if member is None or not member.linked:
             return
         member.health.answered()
-        pool.set(Due.CHECK, member.worker_id, pool.options.worker_check_interval)
+        self._check_again(member)
         self._ending.update(member)
+
+    def _check_again(self, member: Member) -> None:
+        """Invariant 2."""
+        interval = self._pool.options.worker_check_interval
+        slot = interval / (1 + len(self._pool.roster) // _TOGETHER)
+        at = (self._pool.now + interval) // slot * slot
+        self._pool.due.set((Due.CHECK, member.worker_id), at)
 
     def _on_check_missed(self, event: events.CheckMissed) -> None:
         member = self._pool.alive(event.worker_id)
@@ -236,7 +258,9 @@ class Watching:
         expected = doom.expected or pool.stopping or agreed
         at = member.ready_at
         settled = at is not None and pool.now - at > pool.options.restart_settle
-        failed = not expected and (member.start_failed or not settled)
+        # Whoever set the deadline, or holds the worker, chose that end for it.
+        owed = member.condition in SERVING and crash.owed_to_its_job(event.facts, event.output)
+        failed = not expected and not owed and (member.start_failed or not settled)
         self._ending.forget(
             member, report, why=report.message, expected=expected, failed=failed
         )

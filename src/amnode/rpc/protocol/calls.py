@@ -4,7 +4,7 @@
    after a cut.
 2. The server runs a number only if it is above all that it has seen (promises S5, S6). A number
    that it has seen is not run: it gets the answer that is remembered, or, if that was evicted,
-   the answer that the outcome is unknown.
+   the answer that it is not remembered, and whether the number is known to have run.
 3. Each number is answered once on a connection. An answer to any other is a `ProtocolError`.
 4. Answers may pass each other: one is deferred while later ones are sent.
 5. A cancel of a number that is answered already is no fault: it crossed the answer. One that
@@ -26,6 +26,8 @@ from amnode.rpc.protocol.wire import NIL, Large, Mutate, Outcome, Value
 
 #: Answers after which a client acknowledges what has arrived.
 _ACK_COUNT = 64
+#: Numbers of evicted answers that are kept; a client has not so many open.
+_EVICTED = 64 * 1024
 #: Bytes of answers after which it does.
 _ACK_BYTES = 64 * 1024
 
@@ -140,7 +142,7 @@ class Answering:
         size: how many bytes of values they may have together.
     """
 
-    __slots__ = ("_answers", "_bytes", "_entries", "_last", "_size", "waiting")
+    __slots__ = ("_answers", "_bytes", "_entries", "_evicted", "_last", "_size", "waiting")
 
     def __init__(self, entries: int, size: int) -> None:
         self._entries = entries
@@ -149,6 +151,8 @@ class Answering:
         #: The numbers that are not answered.
         self.waiting: dict[int, None] = {}
         self._answers: dict[int, tuple[Outcome, Value]] = {}
+        #: Those evicted that were executed, until they are acknowledged.
+        self._evicted: dict[int, None] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -205,6 +209,10 @@ class Answering:
         """Whether the answer to a number is remembered."""
         return seq in self._answers
 
+    def has_run(self, seq: int) -> bool:
+        """Whether a number which is `Known.FORGOTTEN` is known to have been executed."""
+        return seq in self._evicted
+
     def remember(self, seq: int) -> tuple[Outcome, Value]:
         """The answer that was given to a number which is `Known.ANSWERED`."""
         return self._answers[seq]
@@ -213,11 +221,18 @@ class Answering:
         """The client has all answers up to this number (rule 6)."""
         for number in [number for number in self._answers if number <= seq]:
             self._bytes -= size_of(self._answers.pop(number)[1])
+        for number in [number for number in self._evicted if number <= seq]:
+            del self._evicted[number]
 
     def _evict(self) -> None:
         while self._bytes > self._size or len(self._answers) > self._entries:
             oldest = next(iter(self._answers))
-            self._bytes -= size_of(self._answers.pop(oldest)[1])
+            outcome, value = self._answers.pop(oldest)
+            self._bytes -= size_of(value)
+            if outcome is Outcome.EXECUTED:
+                self._evicted[oldest] = None
+                if len(self._evicted) > _EVICTED:
+                    del self._evicted[next(iter(self._evicted))]
 
 
 def size_of(value: Value) -> int:

@@ -11,6 +11,7 @@ from amnode.machine.schema import Schema
 from amnode.rpc.options import RpcOptions
 from amnode.rpc.protocol import wire
 from amnode.rpc.protocol.calls import Unanswered
+from amnode.rpc.protocol.flow import Outgoing
 from amnode.rpc.protocol.handshake import ClientHandshake
 from amnode.rpc.protocol.memory import ClientMemory, Upload
 from amnode.rpc.protocol.session import (
@@ -39,6 +40,8 @@ from amnode.rpc.protocol.wire import NIL, Value
 
 #: The lane of mutations, which keep their order; items have their mutation's number.
 _MUTATIONS = 0
+#: Payloads, and bytes of them, whose acknowledgement is not kept back any more.
+_MOST_LATE, _MOST_LATE_BYTES = 16, 64 * 1024
 
 
 class ClientSession(Session):
@@ -54,6 +57,7 @@ class ClientSession(Session):
     Attributes:
         memory: what outlives this connection.
         follower: the clocks of the source.
+        is_late: whether an acknowledgement is kept back, for `ack_delay` at most.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class ClientSession(Session):
         self._schema = schema
         self._subscription = subscription
         self._acked = memory.payloads
+        self._late_bytes = 0
+        self.is_late = False
         self.memory = memory
         self.follower = Follower(0, None)
         self._send(handshake.hello())
@@ -117,6 +123,22 @@ class ClientSession(Session):
         if self._open:
             self._send_mutation(asked)
         return seq
+
+    def to_send(self) -> Outgoing:
+        """See `Session`; what is kept back goes with whatever there is."""
+        if self.is_late and self._outbox.ready:
+            self._ack()
+        return super().to_send()
+
+    def ack_late(self) -> None:
+        """What was kept back is to be said now."""
+        if self.is_late and self._open:
+            self._ack()
+
+    def goodbye(self, reason: str) -> None:
+        """See `Session`."""
+        self.ack_late()
+        super().goodbye(reason)
 
     def cancel(self, seq: int) -> bool:
         """Nobody waits for the answer any more; True if the mutation had not left at all."""
@@ -177,6 +199,10 @@ class ClientSession(Session):
 
     def _challenge(self, message: wire.Challenge) -> Events:
         self._send(self._handshake.challenged(message))
+        # With the proof, not after the server's: a round trip less. It holds nothing secret,
+        # and a server that does not accept the proof never looks at it.
+        known = b"" if self._schema is None else schema_hash(self._schema)
+        self._send_limited(self._subscription.to_wire(known), "The subscription")
         self._enter(Phase.WELCOME)
         return ()
 
@@ -188,8 +214,6 @@ class ClientSession(Session):
             self._acked = 0
         self.memory.ticket = handshake.ticket
         self._trust()
-        known = b"" if self._schema is None else schema_hash(self._schema)
-        self._send_limited(self._subscription.to_wire(known), "The subscription")
         self._enter(Phase.SYNCED)
         return ()
 
@@ -243,13 +267,22 @@ class ClientSession(Session):
     def _ack(self) -> None:
         memory = self.memory
         self._acked = memory.payloads
+        self._late_bytes = 0
+        self.is_late = False
         self._send(wire.Ack(memory.asked.ack(), memory.payloads))
 
     def _received(self) -> None:
         super()._received()
         memory = self.memory
-        if memory.asked.ack_due or self._acked < memory.payloads:
+        taken = memory.payloads - self._acked
+        if memory.asked.ack_due or (taken and not self._may_wait(taken)):
             self._ack()
+        else:
+            self.is_late = taken > 0
+
+    def _may_wait(self, taken: int) -> bool:
+        few = taken < _MOST_LATE and self._late_bytes < _MOST_LATE_BYTES
+        return few and self._options.ack_delay > 0
 
     def _answer(self, message: wire.Answer) -> Events:
         value = self._inbox.claim(message.value)
@@ -303,6 +336,7 @@ class ClientSession(Session):
         if message.number != memory.payloads + 1:
             raise ProtocolError(f"Payload {message.number} after payload {memory.payloads}.")
         memory.payloads = message.number
+        self._late_bytes += len(data)
         self._owes = True
         return self._after((), Delivered(message.name, data))
 

@@ -368,7 +368,8 @@ class ServerSession(Session):
         if known is Known.ANSWERED:
             self._send_answer(seq, *self.memory.answering.remember(seq))
         else:
-            self._send_answer(seq, Outcome.UNKNOWN, NIL)
+            ran = self.memory.answering.has_run(seq)
+            self._send_answer(seq, Outcome.UNKNOWN, wire.TRUE if ran else NIL)
 
     def _cancel(self, message: wire.Cancel) -> Events:
         seq = message.seq

@@ -251,7 +251,12 @@ class Session:
     def receive(self, data: bytes) -> Iterable[Event | Called]:
         """Takes bytes from the peer; gives what they mean (see the top of the file)."""
         body = self._framer.single(data)
-        if body is None or self._closed or self._sink is not None or self.choked:
+        if (
+            body is None
+            or self._sink is not None
+            or self._closed
+            or self._outbox.urgent > self._most_urgent
+        ):
             return self._receive(data)
         try:
             message = wire.from_frame(body)
@@ -372,7 +377,8 @@ class Session:
 
     def _check_size(self, value: Value, what: str) -> None:
         """Raises `DeliveryError` for a value that the peer would not take."""
-        size, limit = size_of(value), self._options.body_limit
+        size = len(value) if type(value) is msgspec.Raw else size_of(value)
+        limit = self._options.body_limit
         if size > limit:
             raise DeliveryError(f"{what} has {size} bytes; body_limit allows {limit}.")
 

@@ -92,11 +92,15 @@ def schema_from_wire(states: Sequence[wire.SchemaState]) -> Schema:
 
 def schema_hash(schema: Schema) -> bytes:
     """32 bytes that two schemas share only if they are the same, order included, tags not."""
-    rows = [
-        (name, s.auto, s.multi, s.require, s.add, s.remove, s.after)
-        for name, s in schema.items()
-    ]
-    return hashlib.sha256(msgspec.msgpack.encode(rows)).digest()
+
+    def made() -> bytes:
+        rows = [
+            (name, s.auto, s.multi, s.require, s.add, s.remove, s.after)
+            for name, s in schema.items()
+        ]
+        return hashlib.sha256(msgspec.msgpack.encode(rows)).digest()
+
+    return schema.compile(schema_hash, made)
 
 
 def check_schema(wanted: Schema, source: Schema) -> None:

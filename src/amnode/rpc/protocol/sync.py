@@ -118,15 +118,16 @@ class Leader:
             return self._difference_of_one(queue_tick, queue_step)
         pairs: list[int] = []
         total = self._checksum + queue_step
-        sent = self._sent
-        moved = self.moved.items()
-        for index, tick in sorted(moved) if len(moved) > 1 else moved:
-            step = tick - sent[index] if not self._shallow else self._step(tick, sent[index])
+        sent, moved, factors, shallow = self._sent, self.moved, self._factors, self._shallow
+        for index in sorted(moved):
+            step = moved[index] - sent[index]
+            if shallow:
+                step = self._step(moved[index], sent[index])
             if step:
                 pairs += (index, step)
                 sent[index] += step
-                total += step * self._factors[index]
-        self.moved.clear()
+                total += step * factors[index]
+        moved.clear()
         self._queue_tick = queue_tick
         self._checksum = total & _MASK
         return Difference(pairs, queue_step, self._checksum)
@@ -223,8 +224,9 @@ class Follower:
         total = self._checksum + difference.queue
         selected, factors, ticks = self._selected, self._factors, self.ticks
         flat = iter(pairs)
-        for index, step in zip(flat, flat, strict=True):
-            if index not in selected or step < 1:
+        for index in flat:
+            step = next(flat)
+            if step < 1 or index not in selected:
                 raise ProtocolError(f"A difference moves state {index} by {step}.")
             total += step * factors[index]
             ticks[index] += step

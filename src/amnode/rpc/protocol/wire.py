@@ -23,7 +23,8 @@ tag of the message, then its fields in order, every one present.
     16   Mutate     client  seq int, type int (0 add, 1 remove, 2 set, 3 toggle, 4 can add,
                             5 can remove, 6 when args), states [index ...], args any or nil
     17   Answer     server  seq int, outcome int (0 executed, 1 canceled, 2 error, 3 unknown),
-                            difference or nil, value any or nil (outcome 2: an error)
+                            difference or nil, value any or nil (outcome 2: an error; 3: true if
+                            it is known to have been executed)
     18   Cancel     client  seq int
     19   Update     server  difference
     20   Resync     client
@@ -97,6 +98,7 @@ REFERENCE_SIZE: Final = 6
 
 #: What absent arguments and values look like.
 NIL: Final = msgspec.Raw(b"\xc0")
+TRUE: Final = msgspec.Raw(b"\xc3")
 
 
 class Role(StrEnum):
@@ -107,7 +109,10 @@ class Role(StrEnum):
 
 
 class Outcome(IntEnum):
-    """How a mutation ended; UNKNOWN if the server does not remember."""
+    """How a mutation ended; UNKNOWN if the server does not remember.
+
+    The value of an UNKNOWN answer is true if the mutation is known to have been executed.
+    """
 
     EXECUTED = 0
     CANCELED = 1
@@ -486,19 +491,23 @@ def encode(value: object, what: str) -> Value:
     Raises:
         DeliveryError: it cannot be encoded; the message says what and why.
     """
+    if type(value) is Large:
+        return value  # made by who knows where its pieces are
     try:
         if isinstance(value, _BYTES):
             view = memoryview(cast("bytes", value))
             if view.nbytes >= _LARGE:
                 return _buffer_value(view, what)
-        raw = value if isinstance(value, msgspec.Raw) else to_raw(cast("object", value))
+        if value is None:
+            return NIL
+        raw = value if isinstance(value, msgspec.Raw) else msgspec.Raw(_encoder.encode(value))
     except (BufferError, TypeError, ValueError, OverflowError, RecursionError) as error:
         try:
             view = memoryview(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise DeliveryError(f"{what} cannot be encoded: {error}.") from error
         return _buffer_value(view, what)
-    if body_number(raw) is not None:
+    if len(raw) == REFERENCE_SIZE and body_number(raw) is not None:
         raise DeliveryError(f"{what} cannot be encoded: extension 1 is the protocol's own.")
     return raw
 

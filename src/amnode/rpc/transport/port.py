@@ -113,6 +113,11 @@ class Connection(ABC):
         """Gives it another handler, which hears of all that happens from now on."""
         self._handler = handler
 
+    @property
+    def flushed(self) -> bool:
+        """Whether the system has all that was written."""
+        return True
+
     def wake(self) -> None:
         """The handler has something to write (rule 1)."""
         if not (self._receiving or self._waking):

@@ -83,6 +83,12 @@ class StreamConnection(Connection, asyncio.Protocol):
         if self._transport is not None and not self.closing:
             self._transport.resume_reading()
 
+    @property
+    def flushed(self) -> bool:
+        """See `Connection`."""
+        transport = self._transport
+        return transport is not None and not transport.get_write_buffer_size()
+
     def data_received(self, data: bytes) -> None:
         """Bytes came; called by the loop, as the next three are."""
         self._take(data)
