@@ -353,7 +353,7 @@ class ServerRoom(Room):
             self.moves[state] += may
             self.source.now[state] += 1
         self.source.queue_tick += 1
-        self.server.mark([(state, self.source.now[state]) for state in event.states])
+        self.server.mark(event.states, self.source.now)
 
     def check(self) -> None:
         """See `Room`; rules 4 and 5."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from amnode.errors import Outcome
+from amnode.machine import clock
 from amnode.node import bootstrap, client, leased, supervisor, worker, worker_link
 from amnode.node.policy import (
     crash,
@@ -29,7 +30,6 @@ from amnode.node.policy import (
     watching,
 )
 from amnode.node.policy.core import PoolCore
-from amnode.rpc import network_machine
 from amnode.testing import Kind
 
 
@@ -162,10 +162,10 @@ def _never_ran(original: Any) -> Any:
 
 
 def _half_a_difference(original: Any) -> Any:
-    def _move(self: Any, pairs: Any) -> Any:
+    def advance_all(self: Any, pairs: Any) -> Any:
         return original(self, pairs[:-2] if len(pairs) > 2 else pairs)
 
-    return _move
+    return advance_all
 
 
 def _no_cause(original: Any) -> Any:
@@ -287,8 +287,8 @@ BUGS = [
     Bug("a lost call never ran", leased.LeasedWorker, "_lost", _never_ran, ("S5",)),
     Bug(
         "half of a difference is applied",
-        network_machine.NetworkMachine,
-        "_move",
+        clock.Clock,
+        "advance_all",
         _half_a_difference,
         ("S15", "S16", "L", "S"),
     ),
