@@ -3,20 +3,25 @@
 The case is `await worker.call(Squares.square, n)`: a checked, typed call of a leased worker,
 with its states followed by the client. The baseline sends the frame of such a call to a process
 that sends it back: a Protocol over a Unix socket, one future a call, uvloop at both ends where
-it exists. Both take turns in one run, so that they see the same machine.
+it exists. All processes share one core, so that where the system places them does not count,
+and take turns in one run; a ratio is of two turns one after the other.
 
-    python benchmarks/call.py
+Beside it, how many calls a second there are with 1, 16 and 100 in flight.
+
+    python benchmarks/call.py [--rounds N]
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import contextlib
+import itertools
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from statistics import quantiles
 
 from amnode import (
     Client,
@@ -34,11 +39,10 @@ from amnode.rpc.protocol.wire import Mutate, to_frame, to_raw
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, from anywhere
 
 from benchmarks.echo import EchoClient, connected
-from benchmarks.harness import Case, Run, measure, table
-from benchmarks.processes import run, started
+from benchmarks.harness import Contender, Figure, figures, standings, take_turns
+from benchmarks.processes import cores, pin, run, started
 
 ECHO = Path(__file__).with_name("echo.py")
-REPEATS = 100  # enough calls for a 99th percentile
 
 
 class Squares(Worker):
@@ -64,7 +68,8 @@ async def open_echo() -> AsyncGenerator[EchoClient]:
 
 def frame_of_a_call(worker: LeasedWorker) -> bytes:
     """What the call of a job sends."""
-    work = WorkArgs(job=Squares.square.name, args=Squares.square.encode((7,), {}), epoch=1)
+    packed = Squares.square.encode((7,), {})
+    work = WorkArgs(job=Squares.square.name, args=memoryview(packed.data), epoch=1)
     index = worker.machine.index(WorkerStates.WorkRequested)
     return to_frame(Mutate(seq=1000, type=0, states=[index], args=to_raw(work)))
 
@@ -72,20 +77,24 @@ def frame_of_a_call(worker: LeasedWorker) -> bytes:
 # -- measuring -----------------------------------------------------------------------------
 
 
-def recorded(call: Callable[[int], Awaitable[object]], times: list[float]) -> Run:
-    """Makes calls one after the other, and notes the seconds of each."""
+async def rate(worker: LeasedWorker, flight: int, seconds: float) -> float:
+    """Calls a second, with so many in flight."""
+    until = time.perf_counter() + seconds
+    numbers = itertools.count()
 
-    async def run_calls(count: int) -> None:
-        for n in range(count):
-            before = time.perf_counter()
-            await call(n)
-            times.append(time.perf_counter() - before)
+    async def call_on() -> None:
+        while time.perf_counter() < until:
+            await worker.call(Squares.square, next(numbers))
 
-    return run_calls
+    started_at = time.perf_counter()
+    await asyncio.gather(*(call_on() for _ in range(flight)))
+    return next(numbers) / (time.perf_counter() - started_at)
 
 
-async def main() -> None:
-    """Prints the ratio of the means, then the percentiles of both and theirs."""
+async def main(rounds: int) -> None:
+    """Prints the percentiles and the ratio of a call, then the rates."""
+    if allowed := cores():
+        pin(allowed[-1])  # what is started from here on is there too
     options = SupervisorOptions(size=PoolSize(min=1, warm=0, max=1))
     async with (
         Supervisor(Squares, opts=options) as supervisor,
@@ -94,21 +103,28 @@ async def main() -> None:
         open_echo() as echo,
     ):
         frame = frame_of_a_call(worker)
-        calls: list[float] = []
-        echoes: list[float] = []
-        case = Case(
-            "worker.call(Squares.square, n)",
-            recorded(lambda n: worker.call(Squares.square, n), calls),
-            f"an echo of {len(frame)} bytes, as many as a call sends",
-            recorded(lambda _: echo.call(frame), echoes),
+        numbers = itertools.count()
+        rows = await take_turns(
+            [
+                Contender(f"an echo of its {len(frame)} bytes", lambda: echo.call(frame)),
+                Contender(
+                    "worker.call(Squares.square, n)",
+                    lambda: worker.call(Squares.square, next(numbers)),
+                    goal=2.5,
+                ),
+            ],
+            rounds=rounds,
+            count=200,
         )
-        print(table("a call", [await measure(case, repeats=REPEATS)]))
-    for name, part in (("p50", 49), ("p99", 98)):
-        one, other = quantiles(calls, n=100)[part], quantiles(echoes, n=100)[part]
-        print(
-            f"  {name}: {one * 1e6:.0f} µs, echo {other * 1e6:.0f} µs, ratio {one / other:.1f}"
-        )
+        standings("one call after the other, one core", rows)
+        rates = [
+            Figure(f"{flight} in flight", await rate(worker, flight, 1.0), "calls a second")
+            for flight in (1, 16, 100)
+        ]
+        figures("calls of one worker, one core", rates)
 
 
 if __name__ == "__main__":
-    run(main())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each; 40 by default")
+    run(main(parser.parse_args().rounds))

@@ -20,19 +20,8 @@ from contextlib import suppress
 
 import psutil
 
-from amnode import (
-    Client,
-    PoolSize,
-    State,
-    Supervisor,
-    SupervisorOptions,
-    Worker,
-    WorkerError,
-    WorkerStates,
-    job,
-)
+from amnode import Pool, State, Worker, WorkerError, WorkerStates, job
 
-POOL = PoolSize(min=2, warm=0, max=2)
 COMMAND = "EXAMPLE_COMMAND"  # the variable that tells the workers which program it is
 ANSWER = 5.0  # seconds that an answer may take
 
@@ -106,33 +95,31 @@ class Engine(Worker):
 async def main(own: bool) -> None:
     """Asks, has the program crash, and kills a worker with its program."""
     begun = time.monotonic()
-    async with Supervisor(Engine, opts=SupervisorOptions(size=POOL)) as pool:
+    async with Pool(Engine, min=2, max=2, warm=0) as pool:
         await pool.when_ready()
         print(f"Two programs are up after {time.monotonic() - begun:.1f} s.")
-        addrs, token = [pool.address], pool.token
-        async with Client("me", Engine, addrs=addrs, token=token) as client:
-            async with client.lease() as engine:
-                begun = time.monotonic()
-                print("20+22 =", await engine.call(Engine.ask, "20+22"))
-                print("Nobody waited for a start:", time.monotonic() - begun < 1.0)
-                if own:
-                    try:
-                        await engine.call(Engine.ask, "crash")
-                    except EngineEnded as error:
-                        print("The program ended:", error)
-                    print("6*7 =", await engine.call(Engine.ask, "6*7"), "by the next one")
-
-                program = await engine.call(Engine.pid_of_program)
-                os.kill((await pool.worker(engine.id)).pid, signal.SIGKILL)
+        async with pool.lease() as engine:
+            begun = time.monotonic()
+            print("20+22 =", await engine.call(Engine.ask, "20+22"))
+            print("Nobody waited for a start:", time.monotonic() - begun < 1.0)
+            if own:
                 try:
-                    await engine.call(Engine.ask, "1+1")
-                except WorkerError as error:
-                    print("The worker was ended by", error.signal)
-                with suppress(psutil.NoSuchProcess):
-                    await asyncio.to_thread(psutil.Process(program).wait, ANSWER)
-                print("Its program has ended with it.")
-            async with client.lease() as engine:
-                print("2*3 =", await engine.call(Engine.ask, "2*3"), "by another one")
+                    await engine.call(Engine.ask, "crash")
+                except EngineEnded as error:
+                    print("The program ended:", error)
+                print("6*7 =", await engine.call(Engine.ask, "6*7"), "by the next one")
+
+            program = await engine.call(Engine.pid_of_program)
+            os.kill((await pool.supervisor.worker(engine.id)).pid, signal.SIGKILL)
+            try:
+                await engine.call(Engine.ask, "1+1")
+            except WorkerError as error:
+                print("The worker was ended by", error.signal)
+            with suppress(psutil.NoSuchProcess):
+                await asyncio.to_thread(psutil.Process(program).wait, ANSWER)
+            print("Its program has ended with it.")
+        async with pool.lease() as engine:
+            print("2*3 =", await engine.call(Engine.ask, "2*3"), "by another one")
 
 
 def stand_in() -> None:

@@ -18,19 +18,8 @@ import resource
 import traceback
 from dataclasses import dataclass
 
-from amnode import (
-    Cause,
-    Client,
-    LeasedWorker,
-    PoolSize,
-    Supervisor,
-    SupervisorOptions,
-    Worker,
-    WorkerError,
-    job,
-)
+from amnode import Cause, LeasedWorker, Pool, Worker, WorkerError, job
 
-POOL = PoolSize(min=2, warm=1, max=4)
 MEMORY = 1 << 30  # bytes that a sandbox may have
 PATIENCE = 1.0  # seconds for one snippet
 
@@ -70,9 +59,9 @@ class Sandbox(Worker):
         self._variables.clear()
 
 
-async def session(client: Client, name: str, *snippets: str) -> None:
+async def session(pool: Pool, name: str, *snippets: str) -> None:
     """Runs snippets in a sandbox of its own, and says what came of each."""
-    async with client.lease() as sandbox:
+    async with pool.lease() as sandbox:
         for snippet in snippets:
             print(f"{name:>5} > {snippet}")
             try:
@@ -98,19 +87,17 @@ def said_of(error: WorkerError) -> str:
 
 async def main() -> None:
     """Two sessions side by side, then three that do their worst."""
-    async with Supervisor(Sandbox, opts=SupervisorOptions(size=POOL)) as pool:
-        addrs, token = [pool.address], pool.token
-        async with Client("sessions", Sandbox, addrs=addrs, token=token) as client:
-            await asyncio.gather(
-                session(client, "ann", "x = 6", "print(x * 7)", "print(y)"),
-                session(client, "bob", "y = 'mine'", "print(y, len(y))", "1 / 0"),
-            )
-            await session(client, "cy", "x = 1", "while True: x += 1")
-            await session(client, "dee", "import os; os.abort()")
-            await session(client, "eve", "hoard = bytearray(1 << 40)", "print('still here')")
-            await session(client, "ann", "print('x' in globals())")
-            await pool.machine.when1("PoolNormalized")
-            print(f"{len(await pool.workers())} sandboxes are ready.")
+    async with Pool(Sandbox, min=2, warm=1, max=4) as pool:
+        await asyncio.gather(
+            session(pool, "ann", "x = 6", "print(x * 7)", "print(y)"),
+            session(pool, "bob", "y = 'mine'", "print(y, len(y))", "1 / 0"),
+        )
+        await session(pool, "cy", "x = 1", "while True: x += 1")
+        await session(pool, "dee", "import os; os.abort()")
+        await session(pool, "eve", "hoard = bytearray(1 << 40)", "print('still here')")
+        await session(pool, "ann", "print('x' in globals())")
+        await pool.supervisor.machine.when1("PoolNormalized")
+        print(f"{len(await pool.workers())} sandboxes are ready.")
 
 
 if __name__ == "__main__":

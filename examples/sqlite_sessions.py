@@ -18,20 +18,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from amnode import (
-    Client,
-    LeasedWorker,
-    PoolSize,
-    State,
-    Supervisor,
-    SupervisorOptions,
-    Worker,
-    WorkerError,
-    WorkerStates,
-    job,
-)
+from amnode import LeasedWorker, Pool, State, Worker, WorkerError, WorkerStates, job
 
-POOL = PoolSize(min=2, warm=1, max=4)
 Value = int | float | str | None
 
 SCHEMA = """CREATE TABLE account (owner TEXT PRIMARY KEY, cents INTEGER CHECK (cents >= 0));
@@ -90,9 +78,9 @@ class Session(Worker):
 
 
 @asynccontextmanager
-async def session(client: Client, path: Path) -> AsyncIterator[LeasedWorker]:
+async def session(pool: Pool, path: Path) -> AsyncIterator[LeasedWorker]:
     """A session with a database that is open."""
-    async with client.lease() as one:
+    async with pool.lease() as one:
         await one.call(Session.open, str(path))
         yield one
 
@@ -104,42 +92,40 @@ async def move(one: LeasedWorker, cents: int, giver: str, taker: str) -> None:
     await one.call(Session.execute, change, [cents, taker])
 
 
-async def show(client: Client, path: Path, after: str) -> None:
+async def show(pool: Pool, path: Path, after: str) -> None:
     """Prints who has how much, as yet another session sees it."""
-    async with session(client, path) as reader:
+    async with session(pool, path) as reader:
         rows = await reader.call(Session.execute, "SELECT * FROM account ORDER BY owner", [])
         print(f"{after + ':':36}", ", ".join(f"{owner} has {cents}" for owner, cents in rows))
 
 
 async def main(path: Path) -> None:
     """Some transactions, and how each of them ends."""
-    async with Supervisor(Session, opts=SupervisorOptions(size=POOL)) as pool:
-        addrs, token = [pool.address], pool.token
-        async with Client("bank", Session, addrs=addrs, token=token) as client:
-            await show(client, path, "At first")
+    async with Pool(Session, min=2, warm=1, max=4) as pool:
+        await show(pool, path, "At first")
 
-            async with session(client, path) as one:
-                await move(one, 2500, "ann", "bob")
-                await show(client, path, "While it is not committed")
+        async with session(pool, path) as one:
+            await move(one, 2500, "ann", "bob")
+            await show(pool, path, "While it is not committed")
+            await one.call(Session.commit)
+            await show(pool, path, "When it is")
+            try:
+                await move(one, 999_999, "ann", "bob")
+            except NotPossible as error:
+                print("Refused:", error)
+        async with session(pool, path) as one:
+            await move(one, 1000, "bob", "ann")
+        await show(pool, path, "Released without a commit")
+
+        async with session(pool, path) as one:
+            await move(one, 1000, "bob", "ann")
+            print("In a transaction:", one.machine.is1(SessionStates.InTransaction))
+            os.kill((await pool.supervisor.worker(one.id)).pid, signal.SIGKILL)
+            try:
                 await one.call(Session.commit)
-                await show(client, path, "When it is")
-                try:
-                    await move(one, 999_999, "ann", "bob")
-                except NotPossible as error:
-                    print("Refused:", error)
-            async with session(client, path) as one:
-                await move(one, 1000, "bob", "ann")
-            await show(client, path, "Released without a commit")
-
-            async with session(client, path) as one:
-                await move(one, 1000, "bob", "ann")
-                print("In a transaction:", one.machine.is1(SessionStates.InTransaction))
-                os.kill((await pool.worker(one.id)).pid, signal.SIGKILL)
-                try:
-                    await one.call(Session.commit)
-                except WorkerError as error:
-                    print("Its session was ended by", error.signal)
-            await show(client, path, "Killed in its transaction")
+            except WorkerError as error:
+                print("Its session was ended by", error.signal)
+        await show(pool, path, "Killed in its transaction")
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ class Pair:
         self.source.queue_tick += 1
         for state in states:
             self.source.now[state] += 1
-        self.served.mark([(state, self.source.now[state]) for state in states])
+        self.served.mark(states, self.source.now)
 
     def opened(self) -> Pair:
         """The pair, with the handshake done."""

@@ -151,7 +151,7 @@ async def test_steps_that_nobody_takes_become_one_update(tcp: House) -> None:
     server._connection._paused = True  # as if the transport were full
     for _ in range(2000):
         tcp.source.add1("Knocked")
-    assert server._session.queued < 10_000
+    assert server.session_now.queued < 10_000
     server._connection._paused = False
     server._connection.wake()
     await client.source.when_time(["Knocked"], [tcp.source.tick("Knocked")])
@@ -238,7 +238,7 @@ async def test_keep_alive_is_offered_where_it_is_kept(house: House) -> None:
     mux = await house.mux()
     client = await house.connect()
     assert client._link is not None
-    assert client._link.session.keepalive == mux.servers["rc-me"]._session.keepalive == 0
+    assert client._link.session.keepalive == mux.servers["rc-me"].session_now.keepalive == 0
 
 
 def test_last_words_fit_the_frame_of_a_stranger_and_forge_no_line() -> None:

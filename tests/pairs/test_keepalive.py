@@ -70,7 +70,7 @@ async def test_the_shorter_interval_counts(
     client = await tcp.connect(options=RpcOptions(keepalive=mine))
     link, server = client._link, mux.servers["rc-me"]
     assert link is not None
-    assert link.session.keepalive == server._session.keepalive == agreed
+    assert link.session.keepalive == server.session_now.keepalive == agreed
     assert (link._pulse is not None) == (server._pulse is not None) == bool(agreed)
 
 

@@ -279,13 +279,13 @@ async def test_a_wrong_checksum_is_counted_at_both_ends_and_mended(house: House)
     mux = await house.mux()
     client = await house.connect()
     server, door = mux.servers["rc-me"], client.source
-    server._session._leader._checksum ^= 5
+    server.session_now._leader._checksum ^= 5
     house.source.add1("Unlocked")
     house.source.add1("Knocked")
     await door.when(["Unlocked", "Knocked"])
     assert door.time() == house.source.time()
     assert client.machine.tick("MetricSync") == server.machine.tick("MetricSync") == 1
-    server._session._leader._checksum ^= 5
+    server.session_now._leader._checksum ^= 5
     assert await door.add1("Open") is EXECUTED
     assert door.is1("Open")
     assert client.machine.tick("MetricSync") == 3
@@ -302,7 +302,7 @@ async def test_a_source_that_grows_is_followed_as_it_was(
     house.source.add(["Unlocked", "Ajar"])
     await door.when1("Unlocked")
     assert not door.has("Ajar")
-    mux.servers["rc-me"]._session._leader._checksum ^= 5
+    mux.servers["rc-me"].session_now._leader._checksum ^= 5
     assert await door.add1("Knocked", Knock(3)) is EXECUTED  # mended by a snapshot
     assert await door.add1("Unlocked") is EXECUTED
     assert client.machine.tick("MetricSync")

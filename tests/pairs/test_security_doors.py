@@ -130,7 +130,7 @@ async def door(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 def kept(mux: Mux) -> int:
     """Bytes that a mux keeps of peers which have not shaken hands."""
-    return sum(server._session.received_bytes_kept for server in mux._pending)
+    return sum(server.session_now.received_bytes_kept for server in mux._pending)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -312,7 +312,7 @@ async def test_8_a_peer_that_asks_and_never_reads_costs_its_bound_and_is_cut(
             ):
                 writer.write(asked)
             await asyncio.sleep(0)
-            most = max(most, server._session.queued)
+            most = max(most, server.session_now.queued)
         assert OUTGOING < most <= OUTGOING + 1024, "one more answer"
         assert mux.servers == {}
     finally:

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from amnode import OptionError, Worker, WorkerStates
+from amnode import (
+    Client,
+    LeaseLost,
+    OptionError,
+    RefusedError,
+    RpcClient,
+    Worker,
+    WorkerStates,
+)
 from tests.promises.job_workers import (
     DeafStop,
     Diary,
@@ -139,6 +147,33 @@ async def test_a_request_that_is_cancelled_while_its_lease_is_set_up(
             await asked
         async with client.lease() as worker:
             assert await worker.call(Jobs.noted) == []
+
+
+class Impatient(Client):
+    """Calls at once, whatever its worker is doing."""
+
+    async def _open(self, rpc: RpcClient) -> Exception | None:
+        await rpc.start()
+        return None
+
+
+async def test_a_call_before_the_lease_is_set_up_is_refused(diary: Path) -> None:
+    async with (
+        pool(kind=HangingLease) as supervisor,
+        Impatient(
+            "me", HangingLease, addrs=[supervisor.address], token=supervisor.token
+        ) as client,
+    ):
+        worker = await client.req_worker()
+        assert worker.machine.is1(S.LeaseSettingUp)
+        with pytest.raises(RefusedError, match="being set up"):
+            await worker.call(Jobs.pid)
+        with pytest.raises(RefusedError, match="being set up"):
+            await worker.machine.add1(S.WorkRequested)
+        await worker.machine.when1(S.Releasing)  # as it does not end
+        with pytest.raises(LeaseLost):
+            await worker.call(Jobs.pid)
+        await worker.release()
 
 
 async def test_a_stop_hook_that_never_ends_holds_nothing_up() -> None:

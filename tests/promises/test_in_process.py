@@ -10,6 +10,7 @@ import pytest
 from amnode import Cause, WorkerError
 from amnode.launch.inprocess import FIRST_PID
 from amnode.node.inprocess_worker import in_process_launcher
+from tests.promises.job_workers import Jobs
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import BusyStates, Plain
 
@@ -55,6 +56,19 @@ async def test_one_that_is_stuck_ends_by_itself() -> None:
             await worker.options(deadline=0.01).call(Plain.ignore_cancels, 3)
         assert (caught.value.cause, caught.value.exit_code) == (Cause.EXIT_CODE, 71)
         assert "did not stop when it was cancelled" in caught.value.output[-1]
+
+
+async def test_one_past_its_hard_deadline_ends_by_itself() -> None:
+    async with (
+        pool(1, kind=Jobs, launcher=in_process_launcher()) as supervisor,
+        client_of(supervisor, kind=Jobs) as client,
+    ):
+        async with client.lease() as worker:
+            assert (await worker.options(hard_deadline=60).call(Jobs.threads))[0] is False
+            with pytest.raises(WorkerError, match="past its hard deadline") as caught:
+                await worker.options(hard_deadline=0.01).call(Jobs.last)
+            assert caught.value.cause is Cause.HARD_DEADLINE
+        await supervisor.all_idle(1)
 
 
 async def test_one_that_is_killed_while_it_starts() -> None:

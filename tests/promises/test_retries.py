@@ -27,6 +27,7 @@ async def test_it_runs_again_on_another_worker_which_the_lease_goes_on_with(
             assert worker.id != before[0]
             assert worker.machine is not before[2]
             assert await worker.call(Jobs.pid) == pid
+            assert [*client._held.values()] == [worker]
             assert worker.machine.tick("Leased") == worker.epoch
             assert (await supervisor.row(worker.id)).pid == pid
         await supervisor.all_idle(2)  # so the new one was released
@@ -81,6 +82,17 @@ async def test_no_worker_in_time_is_said_with_what_the_old_one_died_of() -> None
         assert isinstance(caught.value.__cause__, WorkerError)
 
 
+async def test_a_release_gives_the_new_worker_back_too() -> None:
+    async with pool(kind=Jobs) as supervisor, client_of(supervisor, kind=Jobs) as client:
+        worker = await client.req_worker()
+        call = asyncio.create_task(worker.options(retry=1).call(Jobs.always_dies))
+        await client.machine.when1("WorkerRequested")
+        await worker.release()
+        with pytest.raises(LeaseLost, match="released"):
+            await call
+        await supervisor.all_idle(1)
+
+
 async def test_a_release_ends_the_retry() -> None:
     async with (
         pool(
@@ -104,7 +116,8 @@ async def test_a_release_ends_the_retry() -> None:
             await worker.call(Jobs.pid)
 
 
-async def test_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+async def test_cancelled_at_each_of_its_awaits(late: bool, tmp_path: Path) -> None:
     async with pool(2, kind=Jobs) as supervisor, client_of(supervisor, kind=Jobs) as client:
         step = 0
         while True:
@@ -118,7 +131,7 @@ async def test_cancelled_at_each_of_its_awaits(tmp_path: Path) -> None:
                             Jobs.die_first, str(tries), 1
                         ),
                         step,
-                        late=False,
+                        late=late,
                     )
                 except EndOfSteps as end:
                     assert end.args[0][0] == 2

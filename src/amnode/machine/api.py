@@ -90,7 +90,15 @@ class MachineApi(ABC):
 
     def is1(self, state: str) -> bool:
         """Whether this state is active."""
-        return self._clock.mask >> self.index(state) & 1 == 1
+        return self._clock.mask >> self.schema.index(state) & 1 == 1
+
+    def mask_of(self, states: Sequence[str]) -> int:
+        """What `has_active` takes, for who asks often."""
+        return self._mask(states)
+
+    def has_active(self, mask: int) -> bool:
+        """Whether at least one of the states of a mask is active; see `mask_of`."""
+        return self._clock.mask & mask != 0
 
     def is_(self, states: Sequence[str]) -> bool:
         """Whether all of these states are active."""

@@ -32,7 +32,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from amnode.machine.clock import RUNNING
+from amnode.machine.clock import FOLLOWED, RUNNING
 from amnode.machine.local_api import LocalApi
 from amnode.machine.plan import NOT_YET, Call, Plan, Planner, Solo
 from amnode.machine.queue import EXECUTED, MutationType, Result
@@ -63,6 +63,8 @@ class FastPath(LocalApi):
         except KeyError:
             call, plan = planner.named(_ADD, state), NOT_YET
         if (clock.busy and clock.busy & plan.touches) or plan.slow:
+            if plan.brief and not clock.busy & plan.touches & ~FOLLOWED:
+                return self._mutate_brief(plan, args, origin)
             return self._mutate(call, args, origin)
         self._queue.tick += 1
         if plan.rises:
@@ -231,6 +233,10 @@ class FastPath(LocalApi):
     @abstractmethod
     def _mutate(self, call: Call, args: object, origin: object) -> Result:
         """Makes a mutation the whole way."""
+
+    @abstractmethod
+    def _mutate_brief(self, plan: Plan, args: object, origin: object) -> Result:
+        """Makes a mutation of which few want to be told."""
 
     @abstractmethod
     def _after_solo(

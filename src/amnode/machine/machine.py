@@ -366,19 +366,23 @@ class Machine(FastPath):
         if plan.changed:
             if self._followers:
                 self._tell_followers(plan.changed)
-            if self._planner.relations.auto_mask:
+            planner = self._planner
+            if (
+                planner.may_have_autos
+                and planner.autos(clock.mask) is not None
+                and not plan.call.quiet
+            ):
                 self._follow_with_autos(plan.call)
         return result
 
     def _follow_with_autos(self, call: Call) -> None:
         """Step 11 after a transition that nobody saw."""
-        if not call.quiet and self._planner.autos(self._clock.mask) is not None:
-            self._clock.busy |= RUNNING
-            try:
-                self._try_autos(call, None)
-                self._drain()
-            finally:
-                self._clock.busy = self._watched()
+        self._clock.busy |= RUNNING
+        try:
+            self._try_autos(call, None)
+            self._drain()
+        finally:
+            self._clock.busy = self._watched()
 
     def _after_asked(self, event: Event, answer: object, error: BaseException | None) -> Result:
         """Goes on after the one handler that was asked and said more than yes."""

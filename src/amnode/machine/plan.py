@@ -321,6 +321,9 @@ class Planner:
         }
         self._calls: dict[tuple[MutationType, tuple[int, ...], bool], Call] = {}
         self._autos: dict[int, Call | None] = {}
+        self._auto_influence = self.relations.auto_influence
+        #: Whether there are automatic states at all.
+        self.may_have_autos = self.relations.auto_mask != 0
         #: The calls by the names given, one or several: the first look of the fast path.
         self.adds: dict[str | tuple[str, ...], Call] = {}
         self.removes: dict[str | tuple[str, ...], Call] = {}
@@ -395,15 +398,19 @@ class Planner:
 
     def autos(self, active_mask: int) -> Call | None:
         """Step 11: the call of the automatic states to try now, or None."""
+        try:
+            return self._autos[active_mask & self._auto_influence]
+        except KeyError:
+            return self._find_autos(active_mask)
+
+    def _find_autos(self, active_mask: int) -> Call | None:
         relations = self.relations
-        if not relations.auto_mask:
+        if not self.may_have_autos:
             return None
-        key = active_mask & relations.auto_influence
-        if key not in self._autos:
-            states = relations.autos(active_mask)
-            call = self.call(MutationType.ADD, states, auto=True) if states else None
-            self._remember(self._autos, key, call)
-        return self._autos[key]
+        states = relations.autos(active_mask)
+        call = self.call(MutationType.ADD, states, auto=True) if states else None
+        self._remember(self._autos, active_mask & self._auto_influence, call)
+        return call
 
     def _remember(self, memory: dict[K, V], key: K, value: V) -> None:
         """Puts something into one of the memories; empties all of them when they are full."""

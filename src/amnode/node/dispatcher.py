@@ -87,20 +87,20 @@ class Dispatcher:
         self._rest: asyncio.TimerHandle | None = None
         self._rest_tick = 0
         self._pressed = False
+        self._free = machine.mask_of((_IDLE, _READY))
 
     def take(self, args: object, origin: Origin) -> bool:
         """A call came; False for the plain form, which is the machine's own (`Taker`)."""
         if not isinstance(args, WorkArgs) or not args.job:
             return False
-        reply = origin.defer()
-        reply.release()
+        reply = origin.take_over()
         try:
             job = self._job_of(args)
         except AmnodeError as error:
             reply.fail(error)
             return True
-        held = _Held(job, args, origin, reply)
-        if self._held or not self._begin(held):
+        if self._held or not self._begin(job, args, origin, reply):
+            held = _Held(job, args, origin, reply)
             self._held.append(held)
             reply.on_cancel(lambda: self._dropped(held))
             if self.work is None:
@@ -178,7 +178,7 @@ class Dispatcher:
             if not self._held:
                 return
             held = self._held[0]
-            if not self._begin(held):
+            if not self._begin(held.job, held.args, held.origin, held.reply):
                 if self.work is None and held.origin.connection.is_connected:
                     self._wait_for(held.origin.connection, begun)
                 return
@@ -198,30 +198,32 @@ class Dispatcher:
             self._next = loop.call_later(_SLOW, self._serve)
         self._pressed = not begun
 
-    def _begin(self, held: _Held) -> bool:
+    def _begin(
+        self, job: Job[..., Any], args: WorkArgs, origin: Origin, reply: Deferred
+    ) -> bool:
         """Begins a call, or fails it; False if it has to wait."""
-        machine, server = self._machine, held.origin.connection
-        if self.work is not None or not (machine.is1(_READY) or machine.is1(_IDLE)):
+        machine, server = self._machine, origin.connection
+        if self.work is not None or not machine.has_active(self._free):
             return False
-        if not (server.flushed or (held.job.idempotent and server.is_connected)):
+        if not (server.flushed or (job.idempotent and server.is_connected)):
             return False
         try:
-            work = self._work_of(held.job, held.args, held.reply)
+            work = self._work_of(job, args, reply)
         except AmnodeError as error:
-            held.reply.fail(error)
+            reply.fail(error)
             return True
         self.beginning = True
         try:
-            asked = machine.add1(_REQUESTED, held.args, held.origin)
+            asked = machine.add1(_REQUESTED, args, origin)
         finally:
             self.beginning = False
         if asked is CANCELED:  # by a handler of the worker's author
-            held.origin.ran(CANCELED)
+            origin.ran(CANCELED)
             return True
         self.work = work
         if machine.add1(_WORKING) is CANCELED:
             self.work = None
-            held.reply.fail(RefusedError("Refused: the worker did not begin to work."))
+            reply.fail(RefusedError("Refused: the worker did not begin to work."))
             return True
         self._run(work)
         return True
@@ -234,4 +236,5 @@ class Dispatcher:
             task, context = going_on
             self._machine.own(_WORKING, task, context)
             work.start(task)
-        runner.prepare()
+        if runner.spare is None:
+            runner.prepare()

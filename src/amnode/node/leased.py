@@ -160,6 +160,9 @@ class LeasedWorker:
         self._released = False
         self._over: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
+        # Looked up once, for every call asks for them.
+        self._ending = rpc.source.mask_of((S.Releasing,))
+        self._requested = rpc.source.index(S.WorkRequested)
         #: Calls that were sent and not answered, and those that wait (rule 1).
         self._sent: dict[PendingCall[Any] | StreamCall, None] = {}
         self._waiting: deque[PendingCall[Any] | StreamCall] = deque()
@@ -238,7 +241,7 @@ class LeasedWorker:
             LeaseLost: the lease is over.
             DeliveryError: the arguments or the result are over 1 GiB.
         """
-        return await self.call_with(self._options, job, args, kwargs)
+        return await self.begin(self._options, job, args, kwargs)  # which are no retries
 
     async def call_with(
         self,
@@ -405,7 +408,7 @@ class LeasedWorker:
 
     def _send(self, call: PendingCall[Any] | StreamCall) -> None:
         machine = self.rpc.source
-        if self._released or machine.lost is not None or self._is_ending:
+        if self._released or machine.is_lost or machine.has_active(self._ending):
             if isinstance(call, StreamCall):
                 call.fail(ConnectionLost("The worker is gone.", outcome=Outcome.NOT_RUN))
             else:
@@ -417,7 +420,7 @@ class LeasedWorker:
                 beside(_encode(call.work), call.buffers) if call.buffers else call.work,
                 "The arguments",
             )
-            index = machine.index(S.WorkRequested)
+            index = self._requested
             if isinstance(call, StreamCall):
                 call.sent(machine.begin_stream(index, value, call, call.job.decode_item))
             else:

@@ -55,22 +55,20 @@ class Runner:
 
     Args:
         loop: the running loop.
+
+    Attributes:
+        spare: the task that waits for the next coroutine, if there is one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._start = _Start(loop)
-        self._task: asyncio.Task[None] | None = None
+        self.spare: asyncio.Task[None] | None = None
         self._context = Context()
         self._clean = self._context
         #: What the task is to run, and what it has run without waiting.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._over: Coroutine[Any, Any, None] | None = None
-
-    @property
-    def spare(self) -> asyncio.Task[None] | None:
-        """The task that waits for the next coroutine, if there is one."""
-        return self._task
 
     def begin(
         self, coroutine: Coroutine[Any, Any, None]
@@ -84,21 +82,21 @@ class Runner:
             The task that goes on with it, and its context; None if it is over.
         """
         start = self._start
-        if self._task is None or start.wake_up is None or self._in_a_task():
+        if self.spare is None or start.wake_up is None or asyncio.current_task(self._loop):
             context = Context()
             return self._loop.create_task(coroutine, context=context), context
-        task, wake_up = self._task, start.wake_up
+        task, wake_up = self.spare, start.wake_up
         self._coroutine = coroutine
         start.wake_up = None
         try:
             self._context.run(wake_up, start)
         except (SystemExit, KeyboardInterrupt) as error:
-            self._task = None
+            self.spare = None
             task.exception()  # told here
             self._loop.call_soon(_raise, error)
             return None
         if self._over is not coroutine:  # it waits: the task is its own from now on (rule 1)
-            self._task = None
+            self.spare = None
             return task, self._context
         self._over = None
         if self._context != self._clean or task.cancelling():
@@ -107,20 +105,17 @@ class Runner:
 
     def prepare(self) -> None:
         """Has a task wait for the next coroutine; it does so a turn later."""
-        if self._task is None:
+        if self.spare is None:
             self._context = Context()
             self._clean = self._context.copy()
             self._start = _Start(self._loop)
-            self._task = self._loop.create_task(self._serve(), context=self._context)
+            self.spare = self._loop.create_task(self._serve(), context=self._context)
 
     def close(self) -> None:
         """Lets the task go that waits."""
-        task, self._task = self._task, None
+        task, self.spare = self.spare, None
         if task is not None:
             task.cancel()
-
-    def _in_a_task(self) -> bool:
-        return asyncio.current_task(self._loop) is not None
 
     async def _serve(self) -> None:
         await self._serve_all()
@@ -136,7 +131,7 @@ class Runner:
             if given is None:
                 return
             yield from given.__await__()
-            if self._task is not task:
+            if self.spare is not task:
                 return  # it has waited, so another has taken this one's place
             self._over = given
 

@@ -109,13 +109,17 @@ class Codec:
     Args:
         types: of each value.
         single: whether there is one value, which stands by itself.
+
+    Attributes:
+        has_places: whether a large buffer may stand in the place of a value.
     """
 
     def __init__(self, types: Sequence[Any], *, single: bool = False) -> None:
         self._types = tuple(types)
         self._single = single
         self._places = tuple(_place(annotation) for annotation in self._types)
-        self._has_places = any(self._places)
+        self.has_places = any(self._places)
+        self._may_be_large = [n for n, place in enumerate(self._places) if place]
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
 
     def encode(self, values: Sequence[Any]) -> Packed:
@@ -124,7 +128,7 @@ class Codec:
         Raises:
             TypeError, ValueError, OverflowError, RecursionError, BufferError: one cannot.
         """
-        if not (self._has_places and self._is_large(values)):
+        if not (self._may_be_large and self._is_large(values)):
             try:  # rule 1
                 return Packed(_encode(values[0] if self._single else values))
             except (TypeError, BufferError):
@@ -158,9 +162,10 @@ class Codec:
 
     def _is_large(self, values: Sequence[Any]) -> bool:
         """Whether a value is to be looked at: large, or a view of who knows what."""
-        for value, place in zip(values, self._places, strict=True):
+        for index in self._may_be_large:
+            value = values[index]
             kind = type(cast("object", value))
-            if place and kind in _SIZED and (kind is memoryview or len(value) >= LARGE):
+            if kind in _SIZED and (len(value) >= LARGE or kind is memoryview):
                 return True
         return False
 

@@ -128,6 +128,7 @@ class Work:
         self.over = False
         self.cancelled = False
         self._call = call
+        self._plain = not (job.thread or job.streams)
         self._reply = reply
         self._bounds = bounds
         self._driver = driver
@@ -165,7 +166,10 @@ class Work:
                 f"{hard:g} s.",
             )
         try:
-            value = await self._made()
+            if self._plain:
+                value = await self._call()
+            else:
+                value = await self._made()
         except asyncio.CancelledError:
             self._end(self._why_cancelled())
             raise
@@ -177,7 +181,7 @@ class Work:
             return
         finally:
             RUNNING.reset(token)
-        if isinstance(self.job, StreamJob):
+        if self.job.streams:
             self._end(None)
             return
         try:

@@ -71,6 +71,8 @@ from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.failures import checked as checked_exceptions
 from amnode.node.failures import known_of
+from amnode.node.job_note import SIZE as NOTE_SIZE
+from amnode.node.job_note import JobNote
 from amnode.node.job_thread import JobThread
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
@@ -111,6 +113,7 @@ _KIND = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 _SETTING_UP = "the lease is being set up"
 
 S = WorkerStates
+_READY = S.WorkReady
 
 
 class Worker:
@@ -169,6 +172,11 @@ class Worker:
         self._kind = kind or kind_of(type(self))
         self._jobs = {CHUNK: chunk, **jobs_of(type(self))}
         self._calls = Dispatcher(self._machine, self._job_of, self._work_of)
+        # What every call asks for.
+        mask_of = self._machine.mask_of
+        self._is_working = mask_of((S.Working,))
+        self._is_progressing = mask_of((S.Progressing,))
+        self._is_setting_up = mask_of((S.LeaseSettingUp,))
         #: Whether the last job left an error that the next call clears.
         self._failed = False
         self._timers = Timers()
@@ -183,8 +191,7 @@ class Worker:
             on_progress=self._work_progress,
             on_end=self._work_ended,
         )
-        self._jobs_done = 0
-        self._rss = 0
+        self._jobs_done = self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -197,6 +204,7 @@ class Worker:
         self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
+        self._note = JobNote(bytearray(NOTE_SIZE))
         self._door = DEFAULT_DOOR
         self._keep = False
         self._owner = Owner()
@@ -401,6 +409,10 @@ class Worker:
         machine = self.machine
         self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
+        try:
+            self._note = JobNote(self._outside.files.page(f"{base}.j", NOTE_SIZE))
+        except OSError as error:  # a full disk: what it does cannot be seen, but it works
+            machine.add_err(error)
         self._operators = Operators(
             machine,
             f"unix:{base}.o",
@@ -867,9 +879,9 @@ class Worker:
 
     def _job_of(self, args: WorkArgs) -> Job[..., Any]:
         """The job that a call wants, if its lease still holds."""
-        if not self.lease.allows(args.epoch):
+        if not self._lease.allows(args.epoch):
             raise self._lease_lost(args.epoch)
-        if self.machine.is1(S.LeaseSettingUp):
+        if self._machine.has_active(self._is_setting_up):
             raise RefusedError(f"Refused: {_SETTING_UP}.")
         return self._job_named(args.job)
 
@@ -898,6 +910,7 @@ class Worker:
                 f"Job {job.name} gives items, not a result; ask for it with `worker.stream`."
             )
         call = job.bind(self, job.decode(Packed(args.args, args.buffers[1::2])))
+        self._note.begin(job.name)
         if self._failed:
             self._failed = False
             self.machine.remove((S.ErrWork, S.ErrWorkTimeout, "Exception"))
@@ -916,6 +929,7 @@ class Worker:
 
     def _work_progress(self, news: int, progress: Progress) -> None:
         """Shows it as a state, and tells the caller if that wants to know."""
+        self._note.progress(progress)
         if self.machine.is1(S.Working):
             self.machine.add1(S.Progressing, progress)
         if not news or self.public_rpc is None:
@@ -926,11 +940,12 @@ class Worker:
 
     def _work_ended(self, error: AmnodeError | None) -> None:
         self._jobs_done += 1
-        machine = self.machine
-        if machine.is1(S.Progressing):
+        self._note.end()
+        machine = self._machine
+        if machine.has_active(self._is_progressing):
             machine.remove1(S.Progressing)
-        if machine.is1(S.Working):
-            machine.add1(S.WorkReady)
+        if machine.has_active(self._is_working):
+            machine.add1(_READY)
         if error is not None and not isinstance(error, JobCancelled):
             self._failed = True
             timeout = isinstance(error, JobTimeoutError)

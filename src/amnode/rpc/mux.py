@@ -462,9 +462,9 @@ class _Feed:
 
     def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
         """See `amnode.machine.tracing.Follower`."""
-        moved = [(index, ticks[index]) for index in changed]
         for server in self._servers:
-            server.moved(moved)
+            if server.session_now.mark(changed, ticks):
+                server.wake()
 
     def schema_changed(self, machine: Machine) -> None:
         """See `amnode.machine.tracing.Follower`."""
@@ -494,13 +494,13 @@ class _Steps:
         if not transition.accepted:
             return
         ticks = transition.machine.ticks()
-        moved = [(index, ticks[index]) for index in transition.changed]
+        changed = transition.changed
         if isinstance(transition, RemoteTransition):
             type_, called = transition.type, transition.called
         else:
             type_, called = transition.mutation.type, transition.mutation.called
         for server in [*self.servers]:
             if type_ is None:  # the sum of several, from another source
-                server.moved(moved)
+                server.moved(changed, ticks)
             else:
-                server.stepped(moved, int(type_), called)
+                server.stepped(changed, ticks, int(type_), called)

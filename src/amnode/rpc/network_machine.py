@@ -218,6 +218,12 @@ class NetworkMachine(MachineApi):
         result = self._calls.call(_ADD, self._indexes(states), args, upload)
         return RemoteCall(result, result_type)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone for good; `lost` says why."""
+        waits = self._made_waits
+        return waits is not None and waits.closed is not None
+
     def begin(self, state: int, args: Value, result: Settled) -> None:
         """Asks the source for a state, as `request` does; the answer settles `result`.
 
@@ -363,7 +369,7 @@ class NetworkMachine(MachineApi):
 
     def load(self, pairs: Sequence[int]) -> None:
         """Takes over the first snapshot, before anybody looks."""
-        self._move(pairs)
+        self._clock.advance_all(pairs)
 
     def reload(
         self,
@@ -391,7 +397,7 @@ class NetworkMachine(MachineApi):
             self.advance(flat)
             return
         self.source_id, self.incarnation = source_id, incarnation
-        changed = self._move(flat)
+        changed = self._clock.advance_all(flat)
         self._waits.restart(ConnectionLost("The source was restarted: its clocks begin anew."))
         self._waits.changed(changed)
         for follower in self._followers:
@@ -409,7 +415,7 @@ class NetworkMachine(MachineApi):
             self._clock.advance(pairs[0], pairs[1])
             changed = (pairs[0],)
         else:
-            changed = self._move(pairs)
+            changed = self._clock.advance_all(pairs)
         waits = self._made_waits
         if waits is not None:
             waits.expire(changed)
@@ -429,9 +435,6 @@ class NetworkMachine(MachineApi):
             self._waits.close(error)
             for follower in self._followers:
                 follower.source_lost(error)
-
-    def _move(self, pairs: Sequence[int]) -> tuple[int, ...]:
-        return self._clock.advance_all(pairs)
 
 
 class SelectedMachine(NetworkMachine):

@@ -57,6 +57,14 @@ class Origin:
             self._deferred = Deferred(self._service, self._seq)
         return self._deferred
 
+    def take_over(self) -> Deferred:
+        """The same for who makes the mutation himself (`Taker`): the answer need not wait for
+        it.
+        """
+        deferred = self._deferred = Deferred(self._service, self._seq)
+        deferred.released = True
+        return deferred
+
     def items(self, item_type: type[T]) -> AsyncIterator[T]:
         """The stream that comes with the mutation, which the client gave as `upload`.
 
@@ -102,17 +110,18 @@ class Deferred:
         done: whether it was given, or nobody waits for it any more.
         cancelled: whether nobody waits for it any more: the client took it back, the connection
             is gone, or the mutation was canceled after all.
+        released: whether the answer may leave, since the mutation has run.
     """
 
     __slots__ = (
         "_callbacks",
         "_kept",
         "_pump",
-        "_released",
         "_seq",
         "_service",
         "cancelled",
         "done",
+        "released",
     )
 
     def __init__(self, service: Service, seq: int) -> None:
@@ -121,7 +130,7 @@ class Deferred:
         self._callbacks: list[Callable[[], object]] = []
         self._kept: tuple[Outcome, Value] | None = None
         self._pump: Pump | None = None
-        self._released = False
+        self.released = False
         self.done = False
         self.cancelled = False
         service.keep(seq, self)
@@ -151,7 +160,7 @@ class Deferred:
         if self.done:
             return
         try:
-            raw = wire.encode(value, "The answer")
+            raw = value if type(value) is msgspec.Raw else wire.encode(value, "The answer")
         except DeliveryError as error:
             self._service.not_provided(error)
             self.fail(error)
@@ -206,13 +215,13 @@ class Deferred:
 
     def release(self) -> None:
         """The mutation has run: the answer may leave."""
-        self._released = True
+        self.released = True
         if self._kept is not None:
             self._service.answer(self._seq, *self._kept)
 
     def cancel(self) -> None:
         """Nobody waits any more."""
-        if self.cancelled or (self.done and self._released):
+        if self.cancelled or (self.done and self.released):
             return
         self.done = self.cancelled = True
         if self._pump is not None:
@@ -226,7 +235,7 @@ class Deferred:
         self._callbacks.clear()
         if self._pump is not None:
             self._pump.cancel()
-        if self._released:
+        if self.released:
             self._service.answer(self._seq, outcome, value)
         else:
             self._kept = (outcome, value)

@@ -215,6 +215,8 @@ class Conversation:
         self._pumps: dict[int, Pump] = {}
         #: Weak, so that one which nobody reads any more is closed.
         self._streams: WeakValueDictionary[int, Incoming[Any]] = WeakValueDictionary()
+        #: Whether there ever was one: an empty weak dictionary is slow to say that it is.
+        self._has_streams = False
         self._over: ConnectionLost | None = None
 
     @property
@@ -299,6 +301,7 @@ class Conversation:
         value = NIL if args is None else wire.encode(args, "The arguments")
         result = self._ask(type_, states, value, upload, download=True)
         seq = result.seq
+        self._has_streams = True
         stream = self._streams[seq] = Incoming(self, seq, item_type, lambda: self.cancel(seq))
         return stream
 
@@ -320,6 +323,7 @@ class Conversation:
         self._results[seq] = result
         self._hurry()
         stream = Incoming(self, seq, object, lambda: self.cancel(seq), decode)
+        self._has_streams = True
         self._streams[seq] = stream
         return stream
 
@@ -350,7 +354,7 @@ class Conversation:
     def answered(self, event: Answered) -> None:
         """An answer came."""
         outcome = event.outcome
-        if outcome is _EXECUTED and not (self._pumps or self._streams):
+        if outcome is _EXECUTED and not (self._pumps or self._has_streams):
             self._results.pop(event.seq).settle(outcome, event.value, None)
         elif outcome is _EXECUTED or outcome is Outcome.CANCELED:
             self._settle(event.seq, outcome, event.value, None)

@@ -149,8 +149,9 @@ class RpcServer:
             key_of=key_of,
             keepalive=round(options.keepalive * 1000),
         )
-        self._session = ServerSession(source, factors, handshake, options)
-        self._service = Service(self, source, gate, self._session, options)
+        #: Of the connection that there is now, or was last.
+        self.session_now = ServerSession(source, factors, handshake, options)
+        self._service = Service(self, source, gate, self.session_now, options)
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._push_timer: asyncio.TimerHandle | None = None
@@ -179,8 +180,9 @@ class RpcServer:
         connection = self._connection
         return (
             connection is not None
-            and self.is_open
-            and not self._session.queued
+            and self._shook_hands
+            and not self._ended
+            and self.session_now.nothing_queued
             and connection.flushed
         )
 
@@ -192,18 +194,18 @@ class RpcServer:
     @property
     def resumes(self) -> bool:
         """Whether its connection is one that resumes the session of another server."""
-        return self._session.resumes
+        return self.session_now.resumes
 
     @property
     def session(self) -> bytes:
         """The id of the session; empty before the client was admitted."""
-        ticket = self._session.memory.ticket
+        ticket = self.session_now.memory.ticket
         return b"" if ticket is None else ticket.session
 
     @property
     def session_key(self) -> bytes | None:
         """The key that resumes the session, while it can be; a secret."""
-        ticket = self._session.memory.ticket
+        ticket = self.session_now.memory.ticket
         return ticket.key if ticket is not None and self.is_open else None
 
     def send_payload(self, name: str, data: object = None) -> None:
@@ -233,7 +235,7 @@ class RpcServer:
             ConnectionLost: there is no client any more.
         """
         value = self._payload(name, data)
-        memory = self._session.memory
+        memory = self.session_now.memory
         while not memory.has_room(value):
             await self._taken()
         number = self._send_payload(name, value)
@@ -242,7 +244,7 @@ class RpcServer:
 
     def close(self, reason: str) -> None:
         """Ends the session in good order; the client is told why, and cannot resume it."""
-        self._session.goodbye(reason)
+        self.session_now.goodbye(reason)
         self._finish(reason)
 
     def abort(self) -> None:
@@ -254,7 +256,7 @@ class RpcServer:
 
     def refuse(self, error: AmnodeError) -> None:
         """Ends the session with an error, which the client is told."""
-        self._session.fail(error)
+        self.session_now.fail(error)
         self._finish(str(error))
 
     # -- the connection's handler ----------------------------------------------------------
@@ -264,7 +266,7 @@ class RpcServer:
         self._connection = self._service.connection = connection
         connection.stall_timeout = self._options.stall_timeout
         if connection.scheme not in NETWORK:
-            self._session.forgo_keepalive()
+            self.session_now.forgo_keepalive()
         self._await_handshake()
         for state in ("Start", "RpcAccepting", "RpcReady", "ClientConnected"):
             self.machine.add1(state)
@@ -275,21 +277,21 @@ class RpcServer:
         if self._pulse is not None:
             self._pulse.keepalive.heard = True
         try:
-            for event in self._session.receive(data):
+            for event in self.session_now.receive(data):
                 if type(event) is Called:
                     server._service.called(event)
                 elif type(event) is Admitted:
                     server = server._admitted(event)
                 else:
                     server._other(event)
-            if self._session.choked:
+            if self.session_now.choked:
                 server._read_no_more()
         except Exception as error:  # a callback of the program, or a fault here
             server.broke(error)
 
     def outgoing(self) -> Outgoing:
         """See `Handler`."""
-        session = self._session
+        session = self.session_now
         data = session.to_send()
         if data and self._pulse is not None:
             self._pulse.keepalive.said = True
@@ -301,21 +303,22 @@ class RpcServer:
                 session.push_interval, self._push_now, context=Context()
             )
         if type(data) is not bytes and session.ready:
-            self._wake()
+            self.wake()
         if self._reading_stopped and not session.choked:
             self._read_again()
-        self._service.look()
+        if self._service.waits:
+            self._service.look()
         return data
 
     def sink(self) -> memoryview | None:
         """See `Handler`."""
-        return self._session.sink()
+        return self.session_now.sink()
 
     def sunk(self, count: int) -> None:
         """See `Handler`."""
         if self._pulse is not None:
             self._pulse.keepalive.heard = True
-        self._session.sunk(count)
+        self.session_now.sunk(count)
 
     def lost(self, error: Exception | None) -> None:
         """See `Handler` (rule 2)."""
@@ -328,33 +331,33 @@ class RpcServer:
 
     # -- for the host and for origins ------------------------------------------------------
 
-    def moved(self, states: Sequence[tuple[int, int]]) -> None:
-        """The source moved: pairs of a state's index and its tick."""
-        if self._session.mark(states) and self._connection is not None:
+    def moved(self, changed: Sequence[int], ticks: Sequence[int]) -> None:
+        """The source moved: the states that did, by index, and the ticks of all."""
+        if self.session_now.mark(changed, ticks) and self._connection is not None:
             self._connection.wake()
 
     @property
     def wants_steps(self) -> bool:
         """Whether the client wants to see each mutation on its own."""
-        return self._session.every
+        return self.session_now.every
 
     def stepped(
-        self, states: Sequence[tuple[int, int]], type_: int, called: Sequence[int]
+        self, changed: Sequence[int], ticks: Sequence[int], type_: int, called: Sequence[int]
     ) -> None:
         """The source moved by one mutation."""
-        self._session.step(states, type_, called)
-        self._wake()
+        self.session_now.step(changed, ticks, type_, called)
+        self.wake()
 
     def source_grew(self) -> None:
         """The source has more states, which this connection does not know."""
-        self._session.source_grew()
+        self.session_now.source_grew()
 
     def adopt(self, session: ServerSession, connection: Connection) -> None:
         """The client is back, on this connection (rule 2)."""
         old = self._connection
-        session.memory = self._session.memory
+        session.memory = self.session_now.memory
         self._stop_timers()
-        self._session = self._service.session = session
+        self.session_now = self._service.session = session
         self._connection = self._service.connection = connection
         self._reading_stopped = False
         if old is not None:
@@ -376,7 +379,7 @@ class RpcServer:
     def broke(self, error: Exception) -> None:
         """A fault on this side: recorded here, hidden from the peer."""
         self.machine.add_err(error)
-        self._session.fail(RpcError("The server failed; its own log says why."))
+        self.session_now.fail(RpcError("The server failed; its own log says why."))
         self._finish(f"{type(error).__name__}: {error}")
 
     # -- inside: payloads ------------------------------------------------------------------
@@ -392,11 +395,11 @@ class RpcServer:
         if self._ended or not self._shook_hands:
             raise ConnectionLost(f"Payload {name!r} has no client to go to.")
         try:
-            number = self._session.send_payload(name, value)
+            number = self.session_now.send_payload(name, value)
         except DeliveryError as error:
             self.machine.add_err_state("ErrSendPayload", error)
             raise
-        self._wake()
+        self.wake()
         return number
 
     async def _taken(self) -> None:
@@ -449,13 +452,13 @@ class RpcServer:
             self._connection = connection
             self.refuse(RefusedError("The session has just ended; a new one can be begun."))
             return self
-        heir.adopt(self._session, connection)
+        heir.adopt(self.session_now, connection)
         self._finish("it went on with another server")
         return heir
 
     def _opened(self, event: Opened) -> None:
         self._stop_timers()
-        session, connection = self._session, self._connection
+        session, connection = self.session_now, self._connection
         if session.keepalive and connection is not None and connection.scheme in NETWORK:
             self._pulse = Pulse(session.keepalive, self._say_alive, self._dead)
         self.machine.add1("HandshakeDone")
@@ -481,7 +484,7 @@ class RpcServer:
         if not self._shook_hands or ttl <= 0:
             self._finish(str(lost))
             return
-        self._session.cut()
+        self.session_now.cut()
         self.machine.remove(("ClientConnected", "HandshakeDone"))
         self._timer = asyncio.get_running_loop().call_later(
             ttl,
@@ -505,11 +508,11 @@ class RpcServer:
             self.refuse(error)
 
     def _say_alive(self) -> None:
-        self._session.say_alive()
-        self._wake()
+        self.session_now.say_alive()
+        self.wake()
 
     def _dead(self) -> None:
-        seconds = 2 * self._session.keepalive
+        seconds = 2 * self.session_now.keepalive
         error = RpcTimeoutError(f"Nothing was heard of the client for {seconds} s.")
         self.machine.add_err_state("ErrNetworkTimeout", error)
         if self._connection is not None:
@@ -517,12 +520,14 @@ class RpcServer:
 
     def _push_now(self) -> None:
         self._push_timer = None
-        if self._session.release():
-            self._wake()
+        if self.session_now.release():
+            self.wake()
 
-    def _wake(self) -> None:
-        if self._connection is not None:
-            self._connection.wake()
+    def wake(self) -> None:
+        """There is something to write."""
+        connection = self._connection
+        if connection is not None and not connection.will_ask:
+            connection.wake()
 
     def _read_no_more(self) -> None:
         """The client does not take what it asked for: it is not served until it does."""
@@ -540,7 +545,7 @@ class RpcServer:
     def _go_on(self) -> None:
         """Takes what had arrived when it was stopped."""
         self.received(b"")
-        self._wake()
+        self.wake()
 
     def _finish(self, reason: str) -> None:
         """The end (rule 3)."""

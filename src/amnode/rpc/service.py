@@ -91,7 +91,7 @@ class Service:
 
     def called(self, event: Called) -> None:
         """It asks for something (rules 1 and 3)."""
-        if self._waiting or self.session.backlog > self._options.outgoing_limit:
+        if self._waiting or self.session.is_behind:
             self._keep_waiting(event)
         else:
             self._run(event)
@@ -104,6 +104,7 @@ class Service:
             self._forsaken[seq] = None  # it waits for its turn in the queue, and will run
             return
         self.session.answer(seq, Outcome.CANCELED)
+        self._deferred.pop(seq, None)
         self._forget(seq)
         if deferred is not None:
             deferred.cancel()
@@ -122,9 +123,14 @@ class Service:
         else:
             incoming.end(event.error)
 
+    @property
+    def waits(self) -> bool:
+        """Whether something is not run because the client has much to take."""
+        return bool(self._waiting)
+
     def look(self) -> None:
         """The client may have taken some of what waits for it (rule 3)."""
-        if not self._waiting or self._serving is not None:
+        if self._serving is not None:
             return
         if self.session.backlog <= self._options.outgoing_limit:
             loop = asyncio.get_running_loop()
@@ -152,7 +158,17 @@ class Service:
         Raises:
             DeliveryError: the value is too large; the client is told so.
         """
-        self._forget(seq)
+        self._deferred.pop(seq, None)
+        if self._pumps or self._uploads or self._forsaken:
+            self._forget(seq)
+        if (
+            outcome is _EXECUTED
+            and type(value) is msgspec.Raw
+            and self.session.answer_small(seq, value)
+        ):
+            if self.connection is not None:
+                self.connection.wake()
+            return
         try:
             self.session.answer(seq, outcome, value)
         except DeliveryError as error:
@@ -281,8 +297,11 @@ class Service:
         origin = Origin(self, event.seq)
         try:
             args = self._gate.check(self.server.role, event.type, event.states, event.args)
-            if self._gate.takers and self._taken(event, args, origin):
-                return
+            takers = self._gate.takers
+            if takers and event.type == _ADD and len(event.states) == 1:
+                taker = takers.get(event.states[0])
+                if taker is not None and taker(args, origin):
+                    return
             if isinstance(self._source, NetworkMachine):
                 self._forward(self._source, event, args, origin)
                 return
@@ -297,14 +316,6 @@ class Service:
             task = loop.create_task(self._ran_later(origin, result), context=Context())
             self._queued[task] = None
             task.add_done_callback(lambda done: self._queued.pop(done, None))
-
-    def _taken(self, event: Called, args: object, origin: Origin) -> bool:
-        """Whether somebody else makes the mutation, when its turn comes."""
-        states = event.states
-        if event.type != _ADD or len(states) != 1:
-            return False
-        taker = self._gate.takers.get(states[0])
-        return taker is not None and taker(args, origin)
 
     def _mutate(
         self, source: Machine, type_: int, states: Sequence[int], args: object, origin: Origin
@@ -381,15 +392,11 @@ class Service:
 
     def _forget(self, seq: int) -> None:
         """A mutation is answered: its streams are over."""
-        self._deferred.pop(seq, None)
-        if self._forsaken:
-            self._forsaken.pop(seq, None)
-        if self._pumps:
-            self._pumps.pop(seq, None)
-        if self._uploads:
-            incoming = self._uploads.pop(seq, None)
-            if incoming is not None:
-                incoming.end(RpcError("The mutation of this stream is answered."))
+        self._forsaken.pop(seq, None)
+        self._pumps.pop(seq, None)
+        incoming = self._uploads.pop(seq, None)
+        if incoming is not None:
+            incoming.end(RpcError("The mutation of this stream is answered."))
 
     def _close_upload(self, seq: int) -> None:
         self.session.close_upload(seq)

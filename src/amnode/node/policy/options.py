@@ -363,14 +363,14 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 5.0
     release_timeout: Annotated[
-        float, seconds(least=0.01, why="a cancelled job, and the hook after a lease, end in it")
+        float, seconds(least=0.01, why="a cancelled job, and each hook but on_start, end in it")
     ] = 5.0
     story: Annotated[
         int | None,
         count(
             least=1,
-            why="what the worker did can be told: so many transitions are kept, which a call "
-            "takes a third longer for; off",
+            why="what the worker did can be told: so many transitions are kept; a call then "
+            "takes half as long again; off",
         ),
     ] = None
 

@@ -192,7 +192,7 @@ class Answering:
             return False
         if self._entries:
             self._answers[seq] = (outcome, value)
-            self._bytes += 1 if value is NIL else size_of(value)
+            self._bytes += len(value) if type(value) is msgspec.Raw else size_of(value)
             if self._bytes > self._size or len(self._answers) > self._entries:
                 self._evict()
         return True

@@ -118,7 +118,9 @@ class ClientSession(Session):
         if upload:
             memory.uploads[seq] = Upload()
         if download:  # the server is to know it before the mutation
-            receiver = memory.downloads[seq] = Receiver(self._options.stream_credit)
+            receiver = memory.downloads[seq] = Receiver(
+                self._options.stream_credit, self._options.stream_items
+            )
             self._allow(seq, receiver)
         if self._open:
             self._send_mutation(asked)
@@ -285,7 +287,9 @@ class ClientSession(Session):
         return few and self._options.ack_delay > 0
 
     def _answer(self, message: wire.Answer) -> Events:
-        value = self._inbox.claim(message.value)
+        value = message.value
+        if len(value) == wire.REFERENCE_SIZE:
+            value = self._inbox.claim(value)
         memory = self.memory
         seq = message.seq
         if memory.answered(seq, len(value)):

@@ -106,6 +106,8 @@ class ServerSession(Session):
     ) -> None:
         super().__init__(Phase.HELLO, options)
         self._most_urgent = options.outgoing_limit
+        #: Bytes of a value that surely has a place in its frame.
+        self._small = min(options.chunk, options.body_limit)
         self._source = source
         self._factors = factors
         self._handshake = handshake
@@ -138,6 +140,11 @@ class ServerSession(Session):
         return self._handshake.resumed
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the client is to take some of that before it is served again."""
+        return self._outbox.urgent + self._answers_later > self._options.outgoing_limit
+
+    @property
     def backlog(self) -> int:
         """Bytes that wait for the client because it asked for them: answers, and what is small.
 
@@ -147,15 +154,24 @@ class ServerSession(Session):
 
     # -- the source moves ------------------------------------------------------------------
 
-    def mark(self, moved: Sequence[tuple[int, int]]) -> bool:
+    def mark(self, changed: Sequence[int], ticks: Sequence[int]) -> bool:
         """The source moved; see `Leader.mark`. True if there is something to send now."""
-        return self._open and self._leader.mark(moved) and not self.held
+        if not self._open:
+            return False
+        leader = self._leader
+        moved, selected = leader.moved, leader.selected
+        for index in changed:
+            if selected is None or index in selected:
+                moved[index] = ticks[index]
+        return bool(moved) and not self.held
 
-    def step(self, moved: Sequence[tuple[int, int]], type_: int, called: Sequence[int]) -> None:
+    def step(
+        self, changed: Sequence[int], ticks: Sequence[int], type_: int, called: Sequence[int]
+    ) -> None:
         """The source moved by one mutation, of which a client of `every` is told."""
         if not self._open:
             return
-        self._leader.mark(moved)
+        self._leader.mark(changed, ticks)
         if self._outbox.urgent <= self._options.outgoing_limit:  # else it becomes an update
             difference = self._leader.difference(self._source.queue_tick)
             if difference is not None:
@@ -196,6 +212,23 @@ class ServerSession(Session):
             self._send_answer(seq, outcome, value)
         return True
 
+    def answer_small(self, seq: int, value: msgspec.Raw) -> bool:
+        """Answers a mutation that was executed, as `answer` does, with a value in its frame.
+
+        Returns:
+            False if that cannot be done: the value is not small, or something goes before it.
+        """
+        outbox, memory = self._outbox, self.memory
+        if not self._open or outbox.later or len(value) > self._small:
+            return False
+        if self._doubtful or memory.uploads or seq > self._asked_here:
+            return False
+        if memory.answering.answer(seq, Outcome.EXECUTED, value):
+            difference = self._leader.difference(self._source.queue_tick)
+            message = wire.Answer(seq, Outcome.EXECUTED, difference, value)
+            outbox.put(wire.to_frame(message))
+        return True
+
     def send_payload(self, name: str, value: Value) -> int:
         """Sends data to the client, after the updates up to now; returns its number.
 
@@ -217,7 +250,9 @@ class ServerSession(Session):
 
     def open_upload(self, seq: int) -> None:
         """Reads the stream that comes with a mutation."""
-        receiver = self.memory.uploads[seq] = Receiver(self._options.stream_credit)
+        receiver = self.memory.uploads[seq] = Receiver(
+            self._options.stream_credit, self._options.stream_items
+        )
         self._allow(seq, receiver)
 
     def close_upload(self, seq: int) -> None:
@@ -333,7 +368,9 @@ class ServerSession(Session):
                 raise ProtocolError(
                     f"Mutation of states {message.states}; the source has {size}."
                 )
-        args = self._inbox.claim(message.args)
+        args = message.args
+        if len(args) == wire.REFERENCE_SIZE:
+            args = self._inbox.claim(args)
         seq, answering = message.seq, self.memory.answering
         known = answering.asked(seq)
         if known is _NEW:

@@ -226,6 +226,12 @@ class Session:
         return self._outbox.queued
 
     @property
+    def nothing_queued(self) -> bool:
+        """Whether nothing waits to be sent."""
+        outbox = self._outbox
+        return not (outbox.urgent or outbox.later)
+
+    @property
     def choked(self) -> bool:
         """Whether the peer has to take what it asked for before it is heard again.
 

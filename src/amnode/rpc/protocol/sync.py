@@ -19,7 +19,7 @@ after it. The replica's side (`Follower`) adds it up. Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from amnode.errors import ProtocolError
 from amnode.machine.clock import is_active_tick
@@ -51,10 +51,10 @@ class Leader:
         "_checksum",
         "_factors",
         "_queue_tick",
-        "_selected",
         "_sent",
         "_shallow",
         "moved",
+        "selected",
     )
 
     def __init__(
@@ -65,7 +65,7 @@ class Leader:
     ) -> None:
         self._factors = factors
         self._shallow = shallow
-        self._selected = None if selected is None else dict.fromkeys(selected)
+        self.selected = None if selected is None else dict.fromkeys(selected)
         self._sent: list[int] = [0] * len(factors)
         #: The subscribed states that moved since the last update, with their ticks.
         self.moved: dict[int, int] = {}
@@ -79,26 +79,28 @@ class Leader:
 
     def confine(self) -> None:
         """The source's schema has grown: the peer goes on with the states that it knows."""
-        if self._selected is None:
-            self._selected = dict.fromkeys(range(len(self._sent)))
+        if self.selected is None:
+            self.selected = dict.fromkeys(range(len(self._sent)))
 
-    def mark(self, moved: Iterable[tuple[int, int]]) -> bool:
-        """Notes states that moved in a transition which ended, with the ticks that they have.
+    def mark(self, changed: Iterable[int], ticks: Sequence[int] | Mapping[int, int]) -> bool:
+        """Notes states that moved in a transition which ended.
+
+        Args:
+            changed: their indexes.
+            ticks: by index.
 
         Returns:
             Whether any of them is subscribed.
         """
-        if self._selected is None:
-            self.moved.update(moved)
-        else:
-            for index, tick in moved:
-                if index in self._selected:
-                    self.moved[index] = tick
-        return bool(self.moved)
+        moved, selected = self.moved, self.selected
+        for index in changed:
+            if selected is None or index in selected:
+                moved[index] = ticks[index]
+        return bool(moved)
 
     def snapshot(self, ticks: Sequence[int], queue_tick: int, machine_tick: int) -> ClockData:
         """Everything, as it is now; later differences start from here."""
-        indexes = range(len(ticks)) if self._selected is None else self._selected
+        indexes = range(len(ticks)) if self.selected is None else self.selected
         total = queue_tick + machine_tick
         sent = self._sent
         for index in indexes:

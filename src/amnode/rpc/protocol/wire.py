@@ -493,6 +493,8 @@ def encode(value: object, what: str) -> Value:
     """
     if type(value) is Large:
         return value  # made by who knows where its pieces are
+    if type(value) is bytes and REFERENCE_SIZE < len(value) < _LARGE:
+        return msgspec.Raw(_encoder.encode(value))
     try:
         if isinstance(value, _BYTES):
             view = memoryview(cast("bytes", value))

@@ -118,6 +118,11 @@ class Connection(ABC):
         """Whether the system has all that was written."""
         return True
 
+    @property
+    def will_ask(self) -> bool:
+        """Whether the handler will be asked in this turn anyway."""
+        return self._receiving or self._waking
+
     def wake(self) -> None:
         """The handler has something to write (rule 1)."""
         if not (self._receiving or self._waking):
