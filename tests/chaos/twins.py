@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amnode import AmnodeError, Client, ClientOptions
+from amnode.launch.reaper import parent_of
 from tests.chaos.found import Found
 from tests.promises.pools import (
     WatchedSupervisor,
@@ -48,6 +49,7 @@ async def _round(directory: Path, stopped: bool, chance: random.Random, found: F
     told = {"token": TOKEN.hex(), "name": "me", "state_dir": str(state)}
     async with program("supervisor", size=size, **told) as old:
         said = await old.said()
+        servers = dict.fromkeys(parent_of(pid) for pid in said["pids"])
         async with _client("old", said["address"]) as first:
             held = await first.req_worker()
             await held.call(Plain.stamp, str(journal), "held")
@@ -74,7 +76,7 @@ async def _round(directory: Path, stopped: bool, chance: random.Random, found: F
                 await held.release()
                 strangers = [pid for pid in said["pids"] if not is_alive(pid)]
                 found.check(not strangers, f"signalled by whom they are not: {strangers}")
-    for pid in said["pids"]:
+    for pid in (*said["pids"], *servers):  # a fork server stays for those that it has forked
         await gone(pid)
     _judge(journal, found)
 

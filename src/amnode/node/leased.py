@@ -46,11 +46,9 @@ from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
 from amnode.node.submitted import News, OnProgress, Submitted
 from amnode.node.values import Packed, beside
-from amnode.rpc.address import parse_address
 from amnode.rpc.client import RpcClient
 from amnode.rpc.network_machine import NetworkMachine
 from amnode.rpc.protocol import wire
-from amnode.rpc.transport.port import NETWORK
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +56,9 @@ R = TypeVar("R")
 logger = logging.getLogger("amnode.node")
 
 S = WorkerStates
+
+#: What is written to such a connection arrives, even if its process ends at once.
+_LOSSLESS = ("unix", "memory")
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -488,7 +489,7 @@ class LeasedWorker:
     def _tells_all(self) -> bool:
         """Whether all that the worker wrote before it died has come (rule 2)."""
         known = self.report.done() and self.report.result() is not None
-        return known and parse_address(self.rpc.address).scheme not in NETWORK
+        return known and self.rpc.scheme in _LOSSLESS
 
     async def _lost(self, outcome: Outcome) -> WorkerError | LeaseLost:
         """What a call on a worker that is gone ends with."""

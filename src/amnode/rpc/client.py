@@ -107,6 +107,7 @@ class RpcClient:
 
     Attributes:
         machine: what the client says of itself (`ClientStates`).
+        scheme: of the last connection, such as "unix"; "" before the first.
 
     Raises:
         OptionError: the id, the role or the secret cannot work.
@@ -162,6 +163,7 @@ class RpcClient:
         self._options = options or RpcOptions()
         self._transport = transport
         self._entropy = entropy
+        self.scheme = ""
         self._link: Link | None = None
         #: The last link that ended; its connection may still be closing.
         self._left: Link | None = None
@@ -412,6 +414,9 @@ class RpcClient:
 
     def link_connected(self) -> None:
         """There is a connection; the handshake may be faster than `start`."""
+        link = self._link
+        if link is not None and link.connection is not None:
+            self.scheme = link.connection.scheme
         self.machine.add1("Connected")
 
     def link_opened(self, link: Link, event: Opened) -> tuple[Conversation, NetworkMachine]:
