@@ -50,12 +50,13 @@ docs: $(DOCS)  ## the site, into docs/_build; a warning or a broken link is an e
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build
 	$(PY) docs/check_links.py docs/_build
 
-# `make sim SIM="--seeds 20000"` runs more of them, `SIM="--trace --start 7"` shows one.
-SIM ?= --seeds 100000 --limit 40
+# More of it: make sim SIM='--seconds 600 --states 1000000 --rare --within 2000 --traces 1000'.
+# One seed, step by step: .venv/bin/python -m amnode.testing --trace --start 7
+SIM ?=
 
 .PHONY: sim
-sim: $(RUN)  ## whole deployments with faults in simulated time, for a minute
-	$(PY) -m amnode.testing --jobs 2 $(SIM)
+sim: $(DEV)  ## whole deployments with faults in simulated time, and bugs to find
+	$(PY) -m tests.sim $(SIM)
 
 .PHONY: sim-bugs
 sim-bugs: $(DEV)  ## every bug that is planted into the simulation, the rare ones too
@@ -66,6 +67,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py
 	$(PY) benchmarks/rpc.py
 	$(PY) benchmarks/call.py
+	$(PY) benchmarks/jobs.py
 	$(PY) benchmarks/imports.py
 	$(PY) benchmarks/launch.py
 	$(PY) benchmarks/forked.py

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from amnode.node.supervisor import Supervisor
     from amnode.node.sync_map import SyncMap
     from amnode.node.sync_pool import SyncCall, SyncPool
+    from amnode.node.sync_stream import SyncStream
     from amnode.node.worker import Worker, run_worker
     from amnode.rpc.client import PayloadArgs, RpcClient
     from amnode.rpc.exposure import ErrorReport, Exposure
@@ -185,6 +186,7 @@ _HOME = {
     "amnode.node.supervisor": ("Supervisor",),
     "amnode.node.sync_map": ("SyncMap",),
     "amnode.node.sync_pool": ("SyncCall", "SyncPool"),
+    "amnode.node.sync_stream": ("SyncStream",),
     "amnode.node.worker": ("Worker", "run_worker"),
     "amnode.rpc.client": ("PayloadArgs", "RpcClient"),
     "amnode.rpc.exposure": ("ErrorReport", "Exposure"),
@@ -282,6 +284,7 @@ __all__ = [
     "SyncCall",
     "SyncMap",
     "SyncPool",
+    "SyncStream",
     "TlsFiles",
     "WaitTimeoutError",
     "Worker",

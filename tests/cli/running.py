@@ -133,6 +133,7 @@ class Squares(Worker):
     @job
     async def die(self) -> None:
         print("about to die", flush=True)
+        job.progress(9, 10, "nearly dead")
         os._exit(7)
 
     @job
@@ -141,6 +142,7 @@ class Squares(Worker):
 
     @job
     async def forever(self, path: str) -> None:
+        job.progress(1, 4, "waiting")
         print("begun", file=open(path, "w"), flush=True)
         await asyncio.Event().wait()
 '''

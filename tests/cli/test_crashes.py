@@ -29,6 +29,7 @@ async def test_a_death_is_told_with_all_that_is_known(tmp_path: Path) -> None:
         assert (report["cause"], report["exit_code"]) == ("exit code", 7)
         assert report["state"] == "leased"
         assert report["output"][-1] == "about to die"
+        assert (record["job"], record["progress"]["note"]) == ("die", "nearly dead")
         assert any("Leased began" in line for line in record["transitions"])
         row = (await project.run("crashes")).lines[1].split()
         assert record["worker_id"] in row and "ann" in row
@@ -36,6 +37,7 @@ async def test_a_death_is_told_with_all_that_is_known(tmp_path: Path) -> None:
         for words in (("--last",), ("1",), (number,), (record["worker_id"],)):
             told = await project.run("crashes", *words)
             assert told.code == 0 and "exit code  7" in told.out and "about to die" in told.out
+            assert "job        die 90% nearly dead" in told.out
 
 
 async def test_a_state_directory_remembers_the_last_ones(tmp_path: Path) -> None:

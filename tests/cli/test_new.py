@@ -29,6 +29,19 @@ async def test_the_test_of_a_new_project_passes(tmp_path: Path) -> None:
     assert b"5 passed" in out
 
 
+async def test_it_is_formatted_and_without_faults(tmp_path: Path) -> None:
+    await amnode("new", "note-keeper", cwd=tmp_path)
+    for words in (("check",), ("format", "--check", "--diff")):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ruff", *words, "--isolated", "--no-cache", "."),
+            cwd=tmp_path / "note-keeper",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0, out.decode()
+
+
 async def test_its_pool_runs_and_its_program_uses_it(tmp_path: Path) -> None:
     await amnode("new", "note-keeper", cwd=tmp_path)
     project, source = tmp_path / "note-keeper", str(Path(__file__).parents[2] / "src")

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from tests.cli.running import amnode
+from tests.cli.running import Project, amnode
 from tests.promises.pools import client_of, pool
 
 
@@ -62,6 +62,24 @@ async def test_only_workers_in_a_state_are_shown_if_so_asked() -> None:
         assert [row["id"] for row in busy.json["workers"]] == [worker.id]
         wrong = await amnode("ps", "--state", "sleepy")
         assert wrong.code == 2 and "sleepy" in wrong.err and "idle" in wrong.err
+
+
+async def test_the_job_of_each_is_shown_and_how_far_it_is(tmp_path: Path) -> None:
+    project, begun = Project(tmp_path, max=1, warm=0), tmp_path / "begun"
+    os.mkfifo(begun)
+    async with project.up():
+        call = await project.start("call", "forever", begun)
+        with begun.open() as gate:
+            assert gate.read() == "begun\n"
+        (row,) = (await project.run("ps", "--json")).json["workers"]
+        assert row["job"] == "forever"
+        assert row["progress"] == {"done": 1.0, "total": 4.0, "note": "waiting"}
+        assert "forever 25% waiting" in (await project.run("ps")).out
+        call.terminate()
+        await call.communicate()
+        await project.run("call", "square", 7)
+        (row,) = (await project.run("ps", "--json")).json["workers"]
+        assert (row["job"], row["progress"]) == ("", None)
 
 
 async def test_among_several_one_has_to_be_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from tests.cli.running import PATIENCE, amnode, start
 from tests.cli.workers import Signal
@@ -44,6 +45,19 @@ async def test_it_waits_for_a_worker() -> None:
         assert ended.code == 0 and ended.json["states"]["Broken"] == 1
         gone = await amnode("wait", "--not", "Powered", "-w", "1")
         assert gone.code == 0
+
+
+async def test_a_state_that_is_over_at_once_is_seen() -> None:
+    async with pool(1) as supervisor:
+        waiting = await start("wait", "WorkerKilled", "--json")
+        await _until_connected(supervisor)
+        (row,) = await supervisor.workers()
+        supervisor._links[row.id].kill()
+        async with asyncio.timeout(PATIENCE):
+            out, err = await waiting.communicate()
+        assert (waiting.returncode, err) == (0, b"")
+        assert json.loads(out)["states"]["WorkerKilled"] >= 1
+        await supervisor.all_idle(1)
 
 
 async def test_past_its_time_it_ends_with_5_and_says_what_is() -> None:

@@ -9,7 +9,15 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from amnode import AuthError, Exposure, Machine, RefusedError, RpcError, WorkerStates
+from amnode import (
+    AuthError,
+    Exposure,
+    Machine,
+    OptionError,
+    RefusedError,
+    RpcError,
+    WorkerStates,
+)
 from amnode.node.args import InspectArgs, ServeOperatorArgs, WorkArgs
 from amnode.node.operators import Operators, exposure_of
 from amnode.node.outside import REAL
@@ -110,6 +118,13 @@ async def test_another_announcement_of_the_same_operator_takes_the_place_of_the_
 async def test_where_it_cannot_listen_the_supervisor_is_told() -> None:
     async with scene("unix:/proc/nothing/here.o") as here:
         with pytest.raises(RpcError, match="/proc/nothing/here"):
+            await here.announce()
+
+
+async def test_an_exposure_that_cannot_be_is_told_to_the_supervisor() -> None:
+    async with scene() as here:
+        here.operators._exposure = lambda: Exposure(mutable={W.Releasing: None, W.Ready: None})
+        with pytest.raises(OptionError, match="opens add of Ready"):
             await here.announce()
 
 

@@ -65,7 +65,8 @@ async def _pids(supervisor: WatchedSupervisor) -> set[int]:
 
 
 def _names(state_dir: Path) -> list[str]:
-    return sorted(file.name for file in state_dir.iterdir())
+    """What is in it, but for the output of workers that have ended."""
+    return sorted(file.name for file in state_dir.iterdir() if file.suffix != ".old")
 
 
 def _copy(state_dir: Path, copy: Path) -> None:

@@ -401,6 +401,11 @@ def test_a_worker_does_so_many_calls_and_no_more() -> None:
     assert len({*pids}) == 3
 
 
+def test_workers_that_do_one_call_each_lose_none() -> None:
+    with PoolExecutor(2, max_tasks_per_child=1) as executor:
+        assert list(executor.map(callables.square, range(12))) == [n * n for n in range(12)]
+
+
 def test_map_makes_no_more_calls_than_its_buffer_holds(executor: PoolExecutor) -> None:
     taken: list[int] = []
 

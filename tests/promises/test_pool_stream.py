@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from amnode import OptionError, PoolError, Worker, WorkerError, job
+from amnode import OptionError, PoolError, SyncPool, Worker, WorkerError, job
 from tests.promises.test_pool import _whole
 
 
@@ -135,3 +135,27 @@ async def test_a_stop_ends_a_stream_that_nobody_reads() -> None:
     with pytest.raises(Exception, match=r"released|stopped"):
         async for _ in numbers:
             pass
+
+
+def test_a_thread_without_a_loop_reads_streams_too() -> None:
+    with SyncPool(Numbers, min=1, max=1, warm=0) as pool:
+        assert list(pool.stream(Numbers.count, 100)) == [*range(100)]
+        found: list[int] = []
+        with pytest.raises(ValueError, match="no more"):
+            found.extend(pool.stream(Numbers.fail_after, 3))
+        assert found == [0, 1, 2]
+        with pool.stream(Numbers.count, 10**9) as numbers:
+            assert [next(numbers) for _ in range(20)] == [*range(20)]
+        assert list(numbers) == []
+        dropped = pool.stream(Numbers.count, 10**9)
+        assert next(dropped) == 0
+        del dropped
+        gc.collect()
+        assert pool.call(Numbers.how_often_stopped) == 3
+        with pytest.raises(OptionError, match="not items"):
+            list(pool.stream(Numbers.pid))  # pyright: ignore[reportArgumentType]
+        stopped = pool.stream(Numbers.count, 10**9)
+        assert next(stopped) == 0
+        pool.stop(cancel=True)
+        with pytest.raises(Exception, match=r"stopped|released"):
+            list(stopped)

@@ -40,6 +40,16 @@ def test_no_promise_is_broken(seed: int) -> None:
     assert not verdict.broken
 
 
+def test_a_supervisor_that_is_lost_in_the_turn_in_which_it_was_found_is_looked_for_again() -> (
+    None
+):
+    kinds = (
+        *(Kind.SUPERVISOR_KILL, Kind.SUPERVISOR_PAUSE, Kind.KILL, Kind.STOP, Kind.PAUSE),
+        Kind.CLIENT_KILL,
+    )
+    assert not simulate(1195, kinds=kinds, most=60).broken
+
+
 def test_without_faults_nothing_fails() -> None:
     verdict = simulate(7, kinds=(), most=SECONDS)
     assert not verdict.broken

@@ -37,6 +37,7 @@ OF_A_WORKER = {
     "amnode.node.job_thread",
     "amnode.node.dispatcher",
     "amnode.node.items",
+    "amnode.node.job_note",
     "amnode.node.jobs",
     "amnode.node.memory",
     "amnode.node.names",

@@ -239,8 +239,10 @@ def _changed_states() -> frozenset[str]:
                 found += _states_in(node.iter)
             elif isinstance(node, ast.ListComp):  # the states of a mutation, chosen
                 found += _states_in(node)
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-                found += _states_in(node.value)  # a row of such a table
+            elif isinstance(node, ast.Assign) and isinstance(
+                node.targets[0], ast.Subscript | ast.Tuple
+            ):  # a row of such a table, or names that are looked up once
+                found += _states_in(node.value)
     return frozenset(found)
 
 

@@ -33,7 +33,8 @@ KINDS = {
         rpc/protocol/  auth calls client_session flow handshake keepalive memory server_session
         rpc/protocol/  session streams subscription sync wire
         launch/  output
-        node/  args call_book failures jobs names node_args operator_args progress states values
+        node/  args call_book failures job_note jobs names node_args operator_args progress
+        node/  states values
         node/policy/  adopt_records adoption core crash crashes deadlines dispatch door ending
         node/policy/  events health lease leasing options owner pace passing pool renewal
         node/policy/  restart roster sizing starting view waitlist watching
@@ -51,8 +52,8 @@ KINDS = {
         node/  executor_control executor_worker inprocess_worker items job_stream job_thread
         node/  launching lease_watch leased listing local_pool looking loop_host loop_thread
         node/  operating operators peers pending_call pool_calls pool_feed pool_map pool_stream
-        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool telling
-        node/  timers transition_log warm work worker worker_link
+        node/  progress_bar reporting runner submitted supervisor sync_map sync_pool sync_stream
+        node/  telling timers transition_log warm work worker worker_link
         testing/  __main__ actor batch deployment host injector loop network rest running
         testing/  sim_client sim_worker simulation
         cli/  app call change completion crashes diagram doctor entry inspect journal logs

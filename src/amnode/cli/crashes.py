@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from amnode.cli.logs import matched
 from amnode.cli.operator import operator
+from amnode.cli.ps import doing
 from amnode.cli.shared import NOWHERE, PLAIN, Output, Where, run_async
 from amnode.cli.show import console, duration, table, write_json
 from amnode.errors import WorkerMissingError
@@ -20,7 +21,7 @@ from amnode.node.states import SupervisorStates
 
 S = SupervisorStates
 
-_COLUMNS = (">#", "WHEN", "WORKER", "ENDED BY", "WHILE", "HELD BY", ">AGE", "LAST LINE")
+_COLUMNS = (">#", "WHEN", "WORKER", "ENDED BY", "WHILE", "HELD BY", "JOB", ">AGE", "LAST LINE")
 
 
 def crashes(
@@ -84,6 +85,7 @@ def _row(record: CrashRecord) -> tuple[str, ...]:
         _how(record),
         report.state,
         record.client or "-",
+        record.job or "-",
         duration(record.age),
         last_line(report.output) or "-",
     )
@@ -116,6 +118,7 @@ def _told(record: CrashRecord) -> Iterator[str]:
         "held by": f"{record.client}, epoch {record.epoch}" if record.client else "nobody",
         "age": duration(record.age),
         "jobs done": record.jobs_done,
+        "job": doing(record.job, record.progress) or "none",
     }
     yield from (f"{name:<10} {value}" for name, value in facts.items())
     parts = (

@@ -63,14 +63,14 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
-    """Connects to the machine of that name; see `OfWorker`.
+async def machine(where: Where, named: str, *, every: bool = False) -> AsyncGenerator[Machine]:
+    """Connects to the machine of that name; see `OfWorker`, and `operator` for `every`.
 
     Raises:
         WorkerMissingError: the name is that of no worker, or of several.
         AmnodeError: it cannot be reached; says why.
     """
-    async with operator(where) as supervisor:
+    async with operator(where, every=every) as supervisor:
         if named in ("", SUPERVISOR, supervisor.source.source_id):
             yield Machine(SUPERVISOR, supervisor.source, supervisor)
             return
@@ -79,7 +79,9 @@ async def machine(where: Where, named: str) -> AsyncGenerator[Machine]:
         me = operator_id(os.urandom(6).hex())
         args = ReachWorkerArgs(worker_id=worker_id, operator_id=me)
         way = await supervisor.ask(S.ReachWorker, args, WorkerReached)
-        rpc = RpcClient(way.address, id=me, secret=way.secret, options=ONE_CONNECTION)
+        rpc = RpcClient(
+            way.address, id=me, secret=way.secret, every=every, options=ONE_CONNECTION
+        )
         try:
             await supervisor.within(_start(rpc, worker_id))
             yield Machine(listing.kind, rpc.source, supervisor)

@@ -87,8 +87,13 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator(where: Where) -> AsyncGenerator[Operator, None]:
+async def operator(where: Where, *, every: bool = False) -> AsyncGenerator[Operator, None]:
     """Connects as an operator to the supervisor that the options say.
+
+    Args:
+        where: the options.
+        every: whether each mutation is followed on its own, so that a state which is over at
+            once is seen.
 
     Raises:
         ConnectionLost: nobody is there.
@@ -105,6 +110,7 @@ async def operator(where: Where) -> AsyncGenerator[Operator, None]:
         place.address,
         id=operator_id(os.urandom(6).hex()),
         secret=place.secret,
+        every=every,
         on_lost=lost,
         options=ONE_CONNECTION,
         transport=transport_of(STREAMS, place.tls(where.authority)),

@@ -109,67 +109,60 @@ class WORKER(Worker):
 '''
 
 _TEST = '''
-"""The worker at work, in processes of its own, as in production."""
+"""The worker at work, in processes of its own, as in production.
 
-import os
-import signal
+Without `processes=True` workers run in the test itself, where a debugger can stop them.
+"""
+
 from collections.abc import AsyncIterator
 
 import pytest
-from amnode import Client, JobArgumentsError, JobFailed, Supervisor, WorkerError
+from amnode import JobArgumentsError, WorkerError
+from amnode.testing import Running, running
 
 from PACKAGE.worker import WORKER
 
-
-@pytest.fixture
-async def supervisor() -> AsyncIterator[Supervisor]:
-    async with Supervisor(WORKER) as supervisor:
-        yield supervisor
+Pool = Running[WORKER]
 
 
 @pytest.fixture
-async def client(supervisor: Supervisor) -> AsyncIterator[Client]:
-    addrs, token = [supervisor.address], supervisor.token
-    async with Client("test", WORKER, addrs=addrs, token=token) as client:
-        yield client
+async def pool() -> AsyncIterator[Pool]:
+    async with running(WORKER, processes=True) as pool:
+        yield pool
 
 
-async def test_a_worker_keeps_its_state_between_calls(client: Client) -> None:
-    async with client.lease() as worker:
+async def test_a_worker_keeps_its_state_between_calls(pool: Pool) -> None:
+    async with pool.lease() as worker:
         assert await worker.call(WORKER.note, "milk") == 1
         assert await worker.call(WORKER.note, "bread and butter") == 2
         assert await worker.call(WORKER.longest) == "bread and butter"
 
 
-async def test_nothing_is_left_for_the_next_client(client: Client) -> None:
+async def test_nothing_is_left_for_the_next_client(pool: Pool) -> None:
     for _ in range(2):
-        async with client.lease() as worker:
+        async with pool.lease() as worker:
             assert await worker.call(WORKER.note, "mine") == 1
 
 
-async def test_a_job_that_raises_says_why(client: Client) -> None:
-    async with client.lease() as worker:
-        with pytest.raises((JobFailed, LookupError), match="There are no notes yet"):
+async def test_a_job_that_raises_raises_here(pool: Pool) -> None:
+    async with pool.lease() as worker:
+        with pytest.raises(LookupError, match="There are no notes yet"):
             await worker.call(WORKER.longest)
 
 
-async def test_arguments_are_checked_before_anything_runs(client: Client) -> None:
-    async with client.lease() as worker:
+async def test_arguments_are_checked_before_anything_runs(pool: Pool) -> None:
+    async with pool.lease() as worker:
         with pytest.raises(JobArgumentsError, match="text"):
             await worker.call(WORKER.note, 7)  # type: ignore[arg-type]
 
 
-async def test_a_worker_that_is_killed_is_replaced(
-    supervisor: Supervisor, client: Client
-) -> None:
-    async with client.lease() as worker:
-        killed = await supervisor.worker(worker.id)
-        os.kill(killed.pid, signal.SIGKILL)
+async def test_a_worker_that_is_killed_is_replaced(pool: Pool) -> None:
+    async with pool.lease() as worker:
+        await pool.kill(worker)
         with pytest.raises(WorkerError, match="SIGKILL"):
-            while True:  # until the end is noticed, which takes a few milliseconds
-                await worker.call(WORKER.note, "hello?")
-    async with client.lease() as other:
-        assert other.id != killed.id
+            await worker.call(WORKER.note, "hello?")
+    async with pool.lease() as other:
+        assert other.id != worker.id
         assert await other.call(WORKER.note, "hello") == 1
 '''
 
@@ -237,12 +230,13 @@ HERE = Path(__file__).parents[1]
 async def main(texts: list[str]) -> None:
     token = (HERE / "clients.token").read_bytes().strip()
     address = f"unix:{HERE / 'clients.sock'}"
-    async with Client("example", WORKER, addrs=[address], token=token) as client:
-        # This worker is ours until the end of the block, with all that it keeps.
-        async with client.lease() as worker:
-            for text in texts:
-                print(await worker.call(WORKER.note, text), text)
-            print("the longest:", await worker.call(WORKER.longest))
+    async with (
+        Client("example", WORKER, addrs=[address], token=token) as client,
+        client.lease() as worker,  # ours until the end, with all that it keeps
+    ):
+        for text in texts:
+            print(await worker.call(WORKER.note, text), text)
+        print("the longest:", await worker.call(WORKER.longest))
 
 
 if __name__ == "__main__":
@@ -278,10 +272,11 @@ leased to one client at a time, watched, and replaced when they die.
 
 and in another terminal, in this directory:
 
-    python -m PACKAGE    # a program that leases a worker
+    python -m PACKAGE
     amnode call note hello
-    amnode ps               # who has which worker; live: amnode top
-    amnode inspect          # what the supervisor does, and why; a worker: amnode inspect 1
+    amnode ps            # who has which worker; live: amnode top
+    amnode inspect       # what the supervisor does, and why; a worker: amnode inspect 1
+    amnode crashes       # who died, and of what
     amnode stop
 
 Each `amnode call` has a worker to itself for that one call, so `amnode call longest` finds no

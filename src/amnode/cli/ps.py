@@ -11,11 +11,15 @@ from amnode.cli.operator import operator
 from amnode.cli.shared import NOWHERE, PLAIN, Output, Where, run_async
 from amnode.cli.show import console, duration, plural, size, table, write_json
 from amnode.node.operator_args import PoolListing, WaiterRow, WorkerRow
+from amnode.node.progress import Progress
 
 #: See `WorkerState`.
 State = Literal["initing", "rpc", "idle", "busy", "ready"]
 
-_WORKERS = ("WORKER", ">PID", "STATE", "HELD BY", ">FOR", ">JOBS", ">AGE", ">RSS", "NOTE")
+_WORKERS = (
+    *("WORKER", ">PID", "STATE", "HELD BY", ">FOR", "JOB", ">JOBS", ">AGE", ">RSS"),
+    "NOTE",
+)
 _WAITERS = ("WAITING", ">PLACE", ">FOR", ">LEFT", ">HOLDS")
 
 
@@ -98,6 +102,15 @@ def remarks(listing: PoolListing) -> list[str]:
     return said
 
 
+def doing(job: str, progress: Progress | None) -> str:
+    """A job, and how far it says that it is; "" if there is none."""
+    if progress is None:
+        return job
+    share = progress.share
+    far = f"{share:.0%}" if share is not None else f"{progress.done:g}"
+    return f"{job} {far} {progress.note}".rstrip()
+
+
 def _worker(row: WorkerRow) -> tuple[str, ...]:
     state = row.condition
     if state == "idle" and not row.ready:
@@ -108,6 +121,7 @@ def _worker(row: WorkerRow) -> tuple[str, ...]:
         state,
         row.client or "-",
         duration(row.leased_for) if row.leased_for else "-",
+        doing(row.job, row.progress) or "-",
         str(row.jobs_done),
         duration(row.age),
         size(row.memory),

@@ -49,8 +49,9 @@ def wait(
 ) -> None:
     """Waits until all these states are active, or with --not, until none is.
 
-    Ends at once if it is so already. For a supervisor such as `amnode wait PoolReady`, or
-    `amnode wait Drained`; for a worker `amnode wait Idle --worker 3`, or any state of its own.
+    Ends at once if it is so already. A state that is over in a moment is seen, too. For a
+    supervisor such as `amnode wait PoolReady`, or `amnode wait Drained`; for a worker
+    `amnode wait Idle --worker 3`, or any state of its own.
     """
     if not states:
         raise OptionError("Name a state to wait for, such as PoolReady; see `amnode inspect`.")
@@ -65,7 +66,7 @@ async def _wait(
     loop = asyncio.get_running_loop()
     begun = loop.time()
     where = Where(at=at.at, operator_file=at.operator_file, authority=at.authority)
-    async with machine(where, worker) as waited_for:
+    async with machine(where, worker, every=True) as waited_for:
         source = waited_for.source
         ready = source.when_not(states) if inactive else source.when(states)
         try:

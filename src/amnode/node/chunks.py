@@ -13,17 +13,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from amnode.errors import AmnodeError, ErrorData, JobFailed, from_data
+from amnode.errors import AmnodeError, ErrorData, JobArgumentsError, JobFailed, from_data
 from amnode.node import progress
 from amnode.node.failures import Known, as_raised, failed
 from amnode.node.jobs import Job, job
-from amnode.node.values import Packed
+from amnode.node.values import DECODE_ERRORS, ENCODE_ERRORS, Packed
 from amnode.node.work import Driver
 
 #: Of the job that runs a chunk; no method can have this name.
@@ -31,21 +32,29 @@ CHUNK = "amnode.chunk"
 #: Seconds that calls which never wait may keep the worker's loop; checks have to be answered.
 TURN = 0.005
 
+_raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """The calls of a chunk."""
+    """The calls of a chunk: encoded each by itself, or all at once."""
 
     job: str
     stop: bool
-    calls: list[bytes]
+    count: int
+    calls: list[bytes] = []
+    many: bytes = b""
 
 
 class Answered(msgspec.Struct, array_like=True):
-    """Their results in order, empty for one that failed, and those errors by their index."""
+    """Their results in order, empty for one that failed, and those errors by their index.
+
+    Or all results at once, where none failed.
+    """
 
     results: list[bytes] = []
     errors: dict[int, ErrorData] = {}
     buffers: dict[int, list[bytes]] = {}
+    many: bytes = b""
 
 
 class Host(Protocol):
@@ -56,51 +65,118 @@ class Host(Protocol):
         ...
 
 
+class Outcomes:
+    """What the calls of a chunk came to, so far.
+
+    Args:
+        called: their job.
+        asked: the calls.
+        known: the exceptions of the worker's class.
+    """
+
+    def __init__(self, called: Job[..., Any], asked: Asked, known: Known) -> None:
+        self.values: list[Any] = []
+        self.errors: dict[int, AmnodeError] = {}
+        self._called = called
+        self._asked = asked
+        self._known = known
+
+    def calls(self, worker: object) -> Iterator[Callable[[], Any] | None]:
+        """Each call, ready to be made; None for one whose arguments do not fit (rule 2)."""
+        called, asked = self._called, self._asked
+        codecs = called.many
+        encoded: Sequence[Any] = asked.calls
+        if asked.many and codecs is not None:
+            try:
+                many = codecs[0].decode(Packed(asked.many))
+            except DECODE_ERRORS:  # which of them it is shows when each is looked at
+                encoded = _raws.decode(asked.many)
+            else:
+                for arguments in many:
+                    yield partial(called.function, worker, *arguments)
+                return
+        for data in encoded:
+            try:
+                yield called.bind(worker, called.decode(Packed(data)))
+            except JobArgumentsError as error:
+                self.errors[len(self.values)] = error
+                self.values.append(None)
+                yield None
+
+    def failed(self, error: BaseException) -> None:
+        """The last call raised."""
+        self.errors[len(self.values)] = failed(self._called.name, error, self._known)
+        self.values.append(None)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the chunk ends here (rule 2)."""
+        return bool(self.errors) and self._asked.stop
+
+    def answer(self) -> Answered:
+        """All of it, as it crosses."""
+        codecs = self._called.many
+        if codecs is not None and not self.errors:
+            with suppress(*ENCODE_ERRORS):  # which of them it is shows when each goes alone
+                packed = codecs[1].encode((self.values,))
+                if not packed.buffers:
+                    return Answered(many=bytes(packed.data))
+        answered = Answered()
+        for at, value in enumerate(self.values):
+            error = self.errors.get(at)
+            if error is None:
+                try:
+                    result = self._called.encode_result(value)
+                except JobFailed as unfit:
+                    error = unfit
+                else:
+                    answered.results.append(bytes(result.data))
+                    if result.buffers:
+                        answered.buffers[at] = [bytes(part) for part in result.buffers]
+                    continue
+            answered.errors[at] = error.to_data()
+            if self._asked.stop:
+                break
+            answered.results.append(b"")
+        return answered
+
+
 @job
 async def chunk(worker: Any, asked: Asked) -> Answered:
     """Runs the calls of a chunk; a job of every worker."""
     host: Host = worker
-    called, driver = host.chunk_of(asked.job, len(asked.calls))
-    answered = Answered()
+    called, driver = host.chunk_of(asked.job, asked.count)
+    outcomes = Outcomes(called, asked, driver.known)
     if called.thread:
-        await _run_on_thread(worker, called, asked, driver, answered)
+        await _run_on_thread(worker, outcomes, driver)
     else:
-        await _run_on_loop(worker, called, asked, driver.known, answered)
-    return answered
+        await _run_on_loop(worker, outcomes)
+    return outcomes.answer()
 
 
 chunk.name = CHUNK
 
 
-async def _run_on_loop(
-    worker: object, called: Job[..., Any], asked: Asked, known: Known, answered: Answered
-) -> None:
-    now = asyncio.get_running_loop().time
+async def _run_on_loop(worker: object, outcomes: Outcomes) -> None:
+    values, now = outcomes.values, asyncio.get_running_loop().time
     turn = now()
-    for arguments in asked.calls:
-        if now() - turn > TURN:
-            await asyncio.sleep(0)
-            turn = now()
-        try:
-            call = called.bind(worker, called.decode(Packed(arguments)))
+    for call in outcomes.calls(worker):
+        if call is not None:
             try:
-                value = await call()
+                values.append(await call())
             except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
                 raise  # they end the chunk, or the process
             except BaseException as error:
-                raise failed(called.name, error, known) from None
-            _put(answered, called.encode_result(value))
-        except AmnodeError as error:
-            if _put_error(answered, error, stop=asked.stop):
-                return
+                outcomes.failed(error)
+        if outcomes.errors and outcomes.are_over:
+            return
+        if now() - turn > TURN:
+            await asyncio.sleep(0)
+            turn = now()
 
 
-async def _run_on_thread(
-    worker: object, called: Job[..., Any], asked: Asked, driver: Driver, answered: Answered
-) -> None:
-    came = driver.thread.run(
-        partial(_run_in_thread, worker, called, asked, driver.known, answered)
-    )
+async def _run_on_thread(worker: object, outcomes: Outcomes, driver: Driver) -> None:
+    came = driver.thread.run(partial(_run_in_thread, worker, outcomes))
     while not came.done():
         try:
             await asyncio.wait((came,))
@@ -111,59 +187,44 @@ async def _run_on_thread(
         raise error
 
 
-def _run_in_thread(
-    worker: object, called: Job[..., Any], asked: Asked, known: Known, answered: Answered
-) -> None:
-    for arguments in asked.calls:
-        if progress.running("a chunk").cancelled:
+def _run_in_thread(worker: object, outcomes: Outcomes) -> None:
+    running = progress.running("a chunk")
+    for call in outcomes.calls(worker):
+        if running.cancelled:
             raise asyncio.CancelledError
-        try:
-            call = called.bind(worker, called.decode(Packed(arguments)))
-            _put(answered, called.encode_result(_value_of(call, called.name, known)))
-        except AmnodeError as error:
-            if _put_error(answered, error, stop=asked.stop):
-                return
-
-
-def _value_of(call: Callable[[], Any], name: str, known: Known) -> Any:
-    try:
-        return call()
-    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
-        raise  # they end the chunk, or the process
-    except BaseException as error:
-        raise failed(name, error, known) from None
-
-
-def _put(answered: Answered, result: Packed) -> None:
-    if result.buffers:
-        answered.buffers[len(answered.results)] = [bytes(part) for part in result.buffers]
-    answered.results.append(bytes(result.data))
-
-
-def _put_error(answered: Answered, error: AmnodeError, *, stop: bool) -> bool:
-    """Rule 2; returns whether the chunk ends."""
-    answered.errors[len(answered.results)] = error.to_data()
-    if not stop:
-        answered.results.append(b"")
-    return stop
+        if call is not None:
+            try:
+                outcomes.values.append(call())
+            except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+                raise  # they end the chunk, or the process
+            except BaseException as error:
+                outcomes.failed(error)
+        if outcomes.are_over:
+            return
 
 
 # -- the caller's side ---------------------------------------------------------------------
 
 
 def ask(called: Job[..., Any], calls: Sequence[tuple[Any, ...]], *, stop: bool) -> Asked | None:
-    """A chunk of these calls; None if one of them has to go alone (rule 4).
+    """A chunk of these calls, of equal length; None if one of them has to go alone (rule 4).
 
     Raises:
         JobArgumentsError: arguments that cannot be encoded, or too few or too many.
     """
+    codecs = called.many
+    if codecs is not None and called.takes(len(calls[0])):
+        with suppress(*ENCODE_ERRORS):  # whose fault it is shows below
+            packed = codecs[0].encode((calls,))
+            if not packed.buffers:
+                return Asked(called.name, stop, len(calls), many=bytes(packed.data))
     found: list[bytes] = []
     for arguments in calls:
         packed = called.encode(arguments, {})
         if packed.buffers:
             return None
         found.append(bytes(packed.data))
-    return Asked(called.name, stop, found)
+    return Asked(called.name, stop, len(calls), found)
 
 
 class Failed:
@@ -179,8 +240,16 @@ def results(called: Job[..., Any], answered: Answered, known: Known) -> list[Any
     """What came of the calls, in order; `Failed` for one that failed.
 
     After a chunk that was to stop, the last one is the failure, if there is one.
+
+    Raises:
+        JobFailed: the worker sent something else.
     """
     decode, errors, buffers = called.decode_result, answered.errors, answered.buffers
+    if answered.many and called.many is not None:
+        try:
+            return called.many[1].decode(Packed(answered.many))
+        except DECODE_ERRORS as error:
+            raise JobFailed(f"The results of {called.name} do not fit: {error}.") from None
     if not errors:
         return [
             decode(Packed(data, buffers.get(at, ()) if buffers else ()))

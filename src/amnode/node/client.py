@@ -539,6 +539,8 @@ class Client:
             try:
                 async with asyncio.timeout(self.opts.conn_timeout):
                     await rpc.start()
+                if rpc.source.lost is not None:  # in the turn in which it was made
+                    raise rpc.source.lost
             except (AmnodeError, OSError, TimeoutError) as error:
                 mirror.close()
                 self.machine.add_err_state(S.ErrSupervisor, error)

@@ -39,7 +39,7 @@ _HIGH = 64
 
 
 class Log(OwnProcess):
-    """The output file of the process, as a `Host` of its worker (rule 3)."""
+    """The process, with its output file in place of the standard error (rule 3)."""
 
     def __init__(self) -> None:
         try:

@@ -117,6 +117,7 @@ class Calls:
         self._started = False
         self._posted: deque[Callable[[], None]] = deque()
         self._killed: set[int] = set()
+        self._worn: set[int] = set()
         self.control = control(self)
         _ALL.add(self)
 
@@ -293,8 +294,7 @@ class Calls:
                 if not self._hear():
                     break
             elif reader.kind == wire.WORN:
-                self._detach(reader.extra)
-                self.control.worn(reader.extra)
+                self._is_worn(reader.extra)
             else:
                 self._take_result(reader)
         self._close()
@@ -351,12 +351,16 @@ class Calls:
         """A worker takes calls from now on."""
         with self._lock:
             self.pickler.main = frozenset(main)
-            self._book.attach(slot)
+            if slot not in self._worn:  # it may have done all that it may before this was heard
+                self._book.attach(slot)
         self._pump()
 
-    def _detach(self, slot: int) -> None:
+    def _is_worn(self, slot: int) -> None:
+        """A worker takes no more calls; its slot is not free yet."""
         with self._lock:
+            self._worn.add(slot)
             self._book.detach(slot)
+        self.control.worn(slot)
 
     def gone(self, slot: int, error: CallLostError | None) -> None:
         """A worker is gone, and its slot is free (rule 3).
@@ -367,7 +371,9 @@ class Calls:
         """
         number = self.slots[slot]
         self.slots[slot] = 0
-        self._detach(slot)
+        with self._lock:
+            self._worn.discard(slot)
+            self._book.detach(slot)
         lost = self._ended(number)
         if lost is not None:
             why = error or CallLostError("Its worker ended before the call had.")

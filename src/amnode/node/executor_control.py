@@ -112,7 +112,6 @@ class ControlThread:
         self._settings = settings
         self._calls = calls
         self._loop: asyncio.SelectorEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="amnode-control", daemon=True)
         self._over = asyncio.Event()
         self._aborting = False
         self._broken = False
@@ -122,6 +121,7 @@ class ControlThread:
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._held: dict[int, LeasedWorker] = {}
         self._worn: dict[int, asyncio.Future[None]] = {}
+        self._serving: dict[int, None] = {}
         self._deaths = 0
         self._secrets: dict[bytes, None] = {}
         self._given: dict[str, int] = {}
@@ -135,6 +135,7 @@ class ControlThread:
         self._surroundings()  # raises here what multiprocessing has to say
         # Not uvloop: a fork of the program must not touch what it shares with it.
         self._loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(target=self._run, name="amnode-control", daemon=True)
         self._thread.start()
 
     def want_worker(self) -> None:
@@ -288,6 +289,7 @@ class ControlThread:
                 error = await self._use(worker, slot)
             finally:
                 self._held.pop(slot, None)
+                self._worn.pop(slot, None)
                 if error is None:
                     await worker.release()
                 else:
@@ -306,6 +308,7 @@ class ControlThread:
 
     async def _use(self, worker: LeasedWorker, slot: int) -> CallLostError | None:
         """Makes a worker take calls, and waits for its end; returns what it died of."""
+        worn = self._worn[slot] = asyncio.get_running_loop().create_future()
         try:
             main = await self._attach(worker, slot)
             await self._begin(worker)
@@ -318,10 +321,14 @@ class ControlThread:
             self._break(error)
             return None
         self._deaths = 0
+        self._serving[slot] = None
         self._calls.post(partial(self._calls.attach, slot, main))
         if self._over.is_set():
             self._stop_one()
-        return await self._ended(worker, slot)
+        try:
+            return await self._ended(worker, worn)
+        finally:
+            del self._serving[slot]
 
     async def _attach(self, worker: LeasedWorker, slot: int) -> list[str]:
         secret = os.urandom(_SECRET)
@@ -358,9 +365,10 @@ class ControlThread:
         self._broken = True
         self._calls.post(partial(self._calls.fail_all, broken, for_good=True))
 
-    async def _ended(self, worker: LeasedWorker, slot: int) -> CallLostError | None:
+    async def _ended(
+        self, worker: LeasedWorker, worn: asyncio.Future[None]
+    ) -> CallLostError | None:
         """Waits until a worker is dead, worn, or not needed any more."""
-        worn = self._worn[slot] = asyncio.get_running_loop().create_future()
         over = self._spawn(self._over.wait())
         lost = self._spawn(_lease_over(worker))
         waits: list[asyncio.Future[Any]] = [worn, over, lost, worker.report]
@@ -369,7 +377,6 @@ class ControlThread:
             if lost.done() and not worker.report.done():
                 await asyncio.wait((worker.report,), timeout=_SOON)
         finally:
-            del self._worn[slot]
             for wait in (worn, over, lost):
                 wait.cancel()
         if worker.report.done():
@@ -389,7 +396,7 @@ class ControlThread:
     async def _end(self) -> None:
         """Ends all workers, in order; one that is about to begin is let begin."""
         self._over.set()
-        for _ in self._worn:
+        for _ in self._serving:
             self._stop_one()
         for task, slot in self._keeping.items():
             if slot not in self._held:

@@ -91,6 +91,8 @@ class Job(Generic[P, R]):
         self._by_keyword = [n for n, p in names if p.kind is p.KEYWORD_ONLY]
         self._arguments: Codec | None = None
         self._result: Codec | None = None
+        #: Nothing yet, or () where there is none.
+        self._many: tuple[Codec, Codec] | tuple[()] | None = None
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.known = known_of(owner)
@@ -186,6 +188,24 @@ class Job(Generic[P, R]):
                 f"The result of {self.name} cannot be sent: {error}.",
                 error_type=type(value).__name__,
             ) from None
+
+    @property
+    def many(self) -> tuple[Codec, Codec] | None:
+        """For the arguments of many calls at once, and for their results.
+
+        None where each has to be looked at by itself: for large buffers, or for keywords.
+        """
+        if self._many is None:
+            types, result = tuple(self._types()), self._hints().get("return", Any)
+            self._many = ()
+            if not (self._by_keyword or Codec((*types, result)).has_places):
+                calls, results = list[tuple[types or ()]], list[result]  # type: ignore[valid-type]
+                self._many = Codec((calls,), single=True), Codec((results,), single=True)
+        return self._many or None
+
+    def takes(self, count: int) -> bool:
+        """Whether so many positional arguments are all that it can have."""
+        return count == self._arity
 
     def _codec(self) -> Codec:
         self._arguments = Codec(self._types())

@@ -10,6 +10,7 @@ from amnode.errors import OptionError
 from amnode.node.operator_args import WaiterRow, WorkerRow
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.roster import Condition, Member
+from amnode.node.progress import Progress
 
 
 class WorkerState(StrEnum):
@@ -43,8 +44,15 @@ def state_named(text: str) -> WorkerState | None:
         raise OptionError(f"There is no worker state {text!r}; it is one of {names}.") from None
 
 
-def row_of(member: Member, pid: int, now: float) -> WorkerRow:
-    """What is known now of a worker whose process has this pid; 0 if there is none."""
+def row_of(member: Member, pid: int, at: tuple[str, Progress | None], now: float) -> WorkerRow:
+    """What is known of a worker now.
+
+    Args:
+        member: in the roster.
+        pid: of its process; 0 if there is none.
+        at: the job that it runs, and how far that is.
+        now: the time.
+    """
     held = member.held
     return WorkerRow(
         id=member.worker_id,
@@ -59,6 +67,8 @@ def row_of(member: Member, pid: int, now: float) -> WorkerRow:
         ready=member.ready,
         note=_note(member),
         local_addr=member.address,
+        job=at[0],
+        progress=at[1],
     )
 
 

@@ -337,6 +337,11 @@ class Pool(PoolCalls):
         finally:
             await worker.release()
 
+    @property
+    def leased(self) -> list[LeasedWorker]:
+        """The workers that calls have now; to be looked at, for they are the pool's to use."""
+        return self._feed.leased
+
     async def workers(self, state: WorkerState | None = None) -> list[WorkerRow]:
         """Lists workers; see `Supervisor.workers`."""
         return await self.supervisor.workers(state)

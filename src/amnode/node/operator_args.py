@@ -12,6 +12,7 @@ from amnode.errors import PoolError
 from amnode.node.args import Wire
 from amnode.node.policy.crashes import CrashRecord
 from amnode.node.policy.view import PoolView
+from amnode.node.progress import Progress
 from amnode.rpc.tls_files import TlsFiles
 
 #: The file of a supervisor's directory that says where operators find it.
@@ -82,6 +83,8 @@ class WorkerRow(Wire, frozen=True, kw_only=True):
         ready: it is able to work.
         note: what keeps it from being leased, or "".
         local_addr: where its supervisor connects to it, or "".
+        job: which one it runs, or "".
+        progress: how far that says it is: `done`, `total`, `note`; null if it does not.
     """
 
     id: str
@@ -96,6 +99,8 @@ class WorkerRow(Wire, frozen=True, kw_only=True):
     ready: bool = False
     note: str = ""
     local_addr: str = ""
+    job: str = ""
+    progress: Progress | None = None
 
 
 class WaiterRow(Wire, frozen=True, kw_only=True):

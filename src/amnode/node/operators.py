@@ -111,9 +111,9 @@ class Operators:
 
     async def _announce(self, args: ServeOperatorArgs, answer: Deferred) -> None:
         """An operator will come; it is said where to (rules 1 and 2)."""
-        if self._mux is None:
-            self._mux = self._make_mux()
         try:
+            if self._mux is None:
+                self._mux = self._make_mux()
             await self._mux.start()
         except AmnodeError as error:
             answer.fail(error)

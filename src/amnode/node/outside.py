@@ -17,6 +17,7 @@ import msgspec
 
 from amnode.launch.reaper import end_descendants
 from amnode.node import private_directory
+from amnode.node.job_note import Page
 from amnode.node.memory import resident
 from amnode.rpc.transport.by_address import STREAMS
 from amnode.rpc.transport.port import Transport
@@ -60,6 +61,17 @@ class Files(Protocol):
 
     def rename(self, path: str, new: str) -> None:
         """Gives one file another name, if it is there."""
+        ...
+
+    def page(self, path: str, size: int) -> Page:
+        """Makes a file of so many zeros, for its owner alone, and shares its memory.
+
+        It lasts as long as what is returned. Raises OSError.
+        """
+        ...
+
+    def read_page(self, path: str, size: int) -> bytes:
+        """What is in such a file; fewer bytes if it is none."""
         ...
 
     def remove_abandoned(self, path: str, own: str) -> bool:
@@ -137,6 +149,14 @@ class RealFiles:
         """See `Files`."""
         with suppress(FileNotFoundError):
             os.replace(path, new)
+
+    def page(self, path: str, size: int) -> Page:
+        """See `Files`."""
+        return private_directory.page(path, size)
+
+    def read_page(self, path: str, size: int) -> bytes:
+        """See `Files`."""
+        return private_directory.read_page(path, size)
 
     def remove_abandoned(self, path: str, own: str) -> bool:
         """See `Files`."""

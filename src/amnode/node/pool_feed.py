@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from math import inf
 from typing import Any, Protocol
 
 from amnode.errors import (
@@ -96,13 +95,16 @@ class Feed:
     ) -> None:
         self._client = client
         self._options = options
-        self._limit = limit
+        self._limit_of = limit
+        #: As it was when it was last looked at.
+        self._limit = 0
         self._others = others
         self._dispatch = Dispatch(options)
         self._workers: dict[int, LeasedWorker] = {}
         self._busy_since: dict[int, float] = {}
         self._next_key = 0
         self._queue: deque[Piece] = deque()
+        self._returned = 0  # those at its front that are there again (rule 2)
         self._sources: deque[Source] = deque()
         self._running: dict[Piece, PendingCall[Any]] = {}
         self._paces: dict[str, Pace] = {}
@@ -128,6 +130,11 @@ class Feed:
     def workers(self) -> int:
         """How many workers it has."""
         return len(self._dispatch)
+
+    @property
+    def leased(self) -> list[LeasedWorker]:
+        """Those workers."""
+        return [*self._workers.values()]
 
     # -- what there is to do -----------------------------------------------------------------
 
@@ -182,9 +189,8 @@ class Feed:
     @property
     def capacity(self) -> int:
         """How many workers there are or may soon be."""
-        return max(
-            self._dispatch.open, min(self._limit(), self._dispatch.open + self._asked), 1
-        )
+        workers = self._dispatch.open
+        return max(workers, min(self._limit, workers + self._asked), 1)
 
     # -- giving it to the workers ------------------------------------------------------------
 
@@ -206,12 +212,14 @@ class Feed:
         while self._queue:
             piece = self._queue[0]
             if piece.over:
-                self._queue.popleft()
+                self._pop()
                 continue
-            key = self._place(1 if piece.alone else self._depth(piece.paced, piece.calls))
+            depth = 1 if piece.alone else self._depth(piece.paced, piece.calls)
+            key = self._place(depth)
             if key is None:
                 return False
-            self._send(self._queue.popleft(), key)
+            self._pop()
+            self._send(piece, key, alone=depth == 1)
             return True
         return False
 
@@ -221,15 +229,21 @@ class Feed:
             source = self._sources[0]
             pace = self.pace(source.paced)
             calls = source.chunk or pace.chunk(source.left, self.capacity)
-            key = self._place(self._depth(source.paced, calls))
+            depth = pace.depth(calls, self._options.ahead)
+            key = self._place(depth)
             self._sources.rotate(-1)
             if key is None:
                 continue
-            piece = source.next_piece(calls)
+            try:
+                piece = source.next_piece(calls)
+            except AmnodeError as error:  # such as annotations that cannot be read
+                self.shut(source)
+                source.fail(error)
+                return True
             if piece is None:
                 self.shut(source)
                 return True
-            self._send(piece, key)
+            self._send(piece, key, alone=depth == 1)
             return True
         return False
 
@@ -242,13 +256,13 @@ class Feed:
             key = self._dispatch.place(depth)
             if key is None:
                 return None
-            machine = self._workers[key].machine
-            if machine.lost is not None or machine.is1(S.Releasing):
+            since = self._busy_since.get(key)
+            if self._workers[key].machine.lost is not None:
                 self._lose(key)
-            elif self._now() - self._busy_since.get(key, inf) > _LATE * self._options.slice:
-                self._dispatch.late(key)
-            else:
+            elif since is None or self._now() - since <= _LATE * self._options.slice:
                 return key
+            else:
+                self._dispatch.late(key)
 
     def let_go(self, key: int, *, lost: bool) -> None:
         """A worker is free again that one call had to itself (rule 3)."""
@@ -258,20 +272,24 @@ class Feed:
             self._cancelled(key)
         self.fill()
 
-    def _send(self, piece: Piece, key: int) -> None:
+    def _pop(self) -> None:
+        self._queue.popleft()
+        self._returned = max(0, self._returned - 1)
+
+    def _send(self, piece: Piece, key: int, *, alone: bool) -> None:
         if isinstance(piece, Hold):
             self._dispatch.sent(key, alone=True)
             self._busy_since[key] = self._now()
             piece.future.set_result((key, self._workers[key]))
             return
-        alone = piece.alone or self._depth(piece.paced, piece.calls) == 1
         self._dispatch.sent(key, alone=alone)
-        self._busy_since.setdefault(key, self._now())
+        if key not in self._busy_since:
+            self._busy_since[key] = self._now()
         worker = self._workers[key]
         try:
             call = worker.begin(piece.options, piece.job, piece.args, piece.kwargs)
         except AmnodeError as error:
-            self._ended(key)
+            self._ended(key, self._now())
             piece.ended(error, None)
             return
         self._running[piece] = call
@@ -290,8 +308,9 @@ class Feed:
             self._lose(key)
             self._lost(piece, error)
         else:
-            self._note_pace(piece, key)
-            self._ended(key)
+            now = self._now()
+            self._note_pace(piece, key, now)
+            self._ended(key, now)
             piece.ended(error, None if error is not None else call.result())
         self.fill()
 
@@ -300,27 +319,30 @@ class Feed:
         if piece.over or self._closed:
             piece.ended(error, None)
         elif error.outcome is Outcome.NOT_RUN:
-            self._queue.appendleft(piece)
+            self._put_back(piece)
         elif piece.retries > 0 and not _was_told_to_end(error):
             piece.retries -= 1
             piece.alone = True  # what it runs beside next would be lost with it
-            self._queue.appendleft(piece)
+            self._put_back(piece)
         else:
             piece.ended(error, None)
 
-    def _note_pace(self, piece: Piece, key: int) -> None:
+    def _put_back(self, piece: Piece) -> None:
+        self._queue.insert(self._returned, piece)
+        self._returned += 1
+
+    def _note_pace(self, piece: Piece, key: int, now: float) -> None:
         """From its turn to its answer: not the time that it waited behind another one."""
-        now = self._now()
-        since = self._busy_since.pop(key, now)
+        since = self._busy_since.get(key, now)
         self.pace(piece.paced).took(now - since, piece.calls)
         self._busy_since[key] = now
 
-    def _ended(self, key: int) -> None:
-        if self._dispatch.ended(key, self._now()):
+    def _ended(self, key: int, now: float) -> None:
+        if self._dispatch.ended(key, now):
             self._give_back([key])
         if not self._dispatch.load(key):
             self._busy_since.pop(key, None)
-            if self._timer is None or self._look_at > self._now() + self._options.keep:
+            if self._timer is None or self._look_at > now + self._options.keep:
                 self._arm()
 
     def _cancelled(self, key: int) -> None:
@@ -330,18 +352,20 @@ class Feed:
             self._dispatch.late(key)
             self._spawn(self._rests(worker, key))
         else:
-            self._ended(key)
+            self._ended(key, self._now())
 
     async def _rests(self, worker: LeasedWorker, key: int) -> None:
         with suppress(AmnodeError):  # it is lost, and found to be when it is to be used
             await worker.machine.when_not((S.WorkRequested, S.Working))
-        self._ended(key)
+        self._ended(key, self._now())
         self.fill()
 
     # -- leasing -----------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        limit = self._limit()
+        limit = self._limit = self._limit or self._limit_of()
+        if len(self._dispatch) + self._asked >= limit:
+            return
         waiting = len(self._queue) + self._dispatch.ahead
         for source in self._sources:
             left = source.left
@@ -374,6 +398,7 @@ class Feed:
     def _fail(self, error: AmnodeError) -> None:
         """Rule 4."""
         queue, self._queue = self._queue, deque()
+        self._returned = 0
         sources, self._sources = self._sources, deque()
         for piece in queue:
             piece.ended(error, None)
@@ -387,7 +412,8 @@ class Feed:
 
     def look(self) -> None:
         """Gives back what is not needed, or needed elsewhere."""
-        limit, now = self._limit(), self._now()
+        limit, now = self._limit_of(), self._now()
+        self._limit = limit
         self._give_back(self._dispatch.to_return(now, others=self._others(), limit=limit))
         if not self._closed:
             self.fill()

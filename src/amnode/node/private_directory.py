@@ -10,6 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mmap
 
 _LOCK = "lock"
 
@@ -46,6 +50,37 @@ def write(path: str, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(new)
         raise
+
+
+def page(path: str, size: int) -> mmap.mmap:
+    """Makes a file of zeros, mode 0600, and maps it into memory that others can map too.
+
+    Raises:
+        OSError: there is such a file already, or it cannot be made.
+    """
+    import mmap  # who does not share pages needs it not
+
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(path, flags, 0o600)
+    try:
+        os.ftruncate(file, size)
+        return mmap.mmap(file, size)
+    finally:
+        os.close(file)
+
+
+def read_page(path: str, size: int) -> bytes:
+    """What is in a file that `page` made; fewer bytes if there is none such."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, size)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def remove(path: str) -> None:

@@ -40,7 +40,9 @@ from amnode.node.output_tail import Tail
 from amnode.node.policy.core import PoolCore
 from amnode.node.policy.crashes import CrashLog, CrashRecord, Last, last_of
 from amnode.node.policy.options import SupervisorOptions
+from amnode.node.policy.roster import Member
 from amnode.node.states import SupervisorStates
+from amnode.node.worker_link import WorkerLink
 from amnode.rpc.origin import Origin
 
 logger = logging.getLogger("amnode.node")
@@ -92,7 +94,7 @@ class Reporting:
     Args:
         machine: the supervisor's.
         subject: the supervisor.
-        pid_of: the process of a worker; 0 if there is none.
+        link_of: the link of a worker; None if there is none.
         wall: the time of day.
     """
 
@@ -100,7 +102,7 @@ class Reporting:
         self,
         machine: Machine,
         subject: Subject,
-        pid_of: Callable[[str], int],
+        link_of: Callable[[str], WorkerLink | None],
         wall: Callable[[], float],
     ) -> None:
         self._machine = machine
@@ -109,7 +111,7 @@ class Reporting:
         self._crashes = CrashLog(subject.opts.crashes_kept)
         self._last: dict[str, Last] = {}
         self._subject = subject
-        self._pid_of = pid_of
+        self._link_of = link_of
         self._started_at = 0.0
         machine.bind(self)
 
@@ -128,15 +130,16 @@ class Reporting:
         """The last crashes, oldest first."""
         return list(self._crashes)
 
-    def losing(self, worker_id: str, moves: tuple[str, ...]) -> None:
+    def losing(self, worker_id: str) -> None:
         """Its connection is lost, or its process has ended: what is known of it is kept.
 
         The core has not heard of that yet, and forgets with it what the worker last told.
         """
-        member = self._subject.core.roster.get(worker_id)
-        if member is not None:
+        member, link = self._subject.core.roster.get(worker_id), self._link_of(worker_id)
+        if member is not None and link is not None:
             before = self._last.get(worker_id, Last())
-            self._last[worker_id] = last_of(member, before, self._now(), moves)
+            moves, at = link.moves(), link.note()
+            self._last[worker_id] = last_of(member, before, self._now(), moves, at)
 
     def ended(self, worker_id: str, report: CrashReport | None) -> None:
         """It is a member no more; `report` is None where that was meant to be."""
@@ -161,10 +164,16 @@ class Reporting:
         """The workers in a state, oldest first."""
         now = self._now()
         return [
-            row_of(member, self._pid_of(member.worker_id), now)
+            self._row(member, now)
             for member in self._subject.core.roster
             if matches(member, state)
         ]
+
+    def _row(self, member: Member, now: float) -> WorkerRow:
+        link = self._link_of(member.worker_id)
+        if link is None:
+            return row_of(member, 0, ("", None), now)
+        return row_of(member, link.pid, link.note(), now)
 
     def listing(self, state: WorkerState | None = None) -> PoolListing:
         """The pool, with the workers in a state."""

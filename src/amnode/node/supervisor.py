@@ -211,7 +211,7 @@ class Supervisor:
         self.machine.bind(self)
         self.operator_token = checked_token(operator_token or outside.entropy(32))
         self._operating = operating.Operating(self.machine, self._feed, self.view)
-        self._reporting = Reporting(self.machine, self, self._pid, outside.wall)
+        self._reporting = Reporting(self.machine, self, self._link_of, outside.wall)
         self.log_enabled = bool(os.environ.get(LOG_SUPERVISOR))
         if self.log_enabled:
             self.machine.trace(TransitionLog(logger))
@@ -812,11 +812,10 @@ class Supervisor:
                 self.machine.add1(S.WorkerForked, _WorkerArgs(worker_id))
             case events.ReadyChanged(worker_id, True):
                 self.machine.add1(S.WorkerReady, _WorkerArgs(worker_id))
-            case events.Exited(worker_id) if worker_id in self._links:
-                self._reporting.losing(worker_id, self._links[worker_id].moves())
+            case events.Exited(worker_id):
+                self._reporting.losing(worker_id)
             case events.ConnectionLost(worker_id):
-                if worker_id in self._links:
-                    self._reporting.losing(worker_id, self._links[worker_id].moves())
+                self._reporting.losing(worker_id)
                 self.machine.add1(S.WorkerGone, _WorkerArgs(worker_id))
             case _:  # the core alone hears of the others
                 pass
@@ -1068,9 +1067,8 @@ class Supervisor:
         """Answered by being run."""
         self.machine.remove1(S.Healthcheck)
 
-    def _pid(self, worker_id: str) -> int:
-        link = self._links.get(worker_id)
-        return link.process.pid if link is not None and link.process is not None else 0
+    def _link_of(self, worker_id: str) -> WorkerLink | None:
+        return self._links.get(worker_id)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

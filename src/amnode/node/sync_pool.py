@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from amnode.errors import AmnodeError, OptionError, PoolError
 from amnode.launch.process import Launcher
-from amnode.node.jobs import Job
+from amnode.node.jobs import Job, StreamJob
 from amnode.node.launching import LaunchBy
 from amnode.node.leased import Calls, LeasedWorker
 from amnode.node.listing import WorkerState
@@ -39,6 +39,7 @@ from amnode.node.policy.view import PoolView
 from amnode.node.pool_map import arguments_of
 from amnode.node.submitted import OnProgress
 from amnode.node.sync_map import SyncMap
+from amnode.node.sync_stream import SyncStream
 from amnode.node.worker import Worker
 
 P = ParamSpec("P")
@@ -155,6 +156,16 @@ class SyncCalls:
             lambda handed: self._calls.map_handed(job, handed, **how),
             buffer,
         )
+
+    def stream(self, job: StreamJob[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncStream[R]:
+        """Runs a job that is a generator, and iterates over what it gives.
+
+            for frame in pool.stream(Films.frames, "a.mp4"): ...
+
+        Args and errors are those of `Pool.stream`.
+        """
+        make = self._calls.stream
+        return SyncStream(self._thread, lambda: make(job, *args, **kwargs))
 
 
 class SyncWorker:

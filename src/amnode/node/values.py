@@ -109,12 +109,16 @@ class Codec:
     Args:
         types: of each value.
         single: whether there is one value, which stands by itself.
+
+    Attributes:
+        has_places: whether a large buffer may stand in the place of a value.
     """
 
     def __init__(self, types: Sequence[Any], *, single: bool = False) -> None:
         self._types = tuple(types)
         self._single = single
         self._places = tuple(_place(annotation) for annotation in self._types)
+        self.has_places = any(self._places)
         self._may_be_large = [n for n, place in enumerate(self._places) if place]
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
 

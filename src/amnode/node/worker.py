@@ -71,6 +71,8 @@ from amnode.node.class_name import load
 from amnode.node.dispatcher import Dispatcher
 from amnode.node.failures import checked as checked_exceptions
 from amnode.node.failures import known_of
+from amnode.node.job_note import SIZE as NOTE_SIZE
+from amnode.node.job_note import JobNote
 from amnode.node.job_thread import JobThread
 from amnode.node.jobs import Job, jobs_of
 from amnode.node.names import EXIT_ORPHAN, EXIT_SET_UP, EXIT_STUCK, LOG_WORKER, handshake_id
@@ -189,8 +191,7 @@ class Worker:
             on_progress=self._work_progress,
             on_end=self._work_ended,
         )
-        self._jobs_done = 0
-        self._rss = 0
+        self._jobs_done = self._rss = 0
         self._born = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -203,6 +204,7 @@ class Worker:
         self._host: Host = OwnProcess()
         self._exit_code = 0
         self._directory = ""
+        self._note = JobNote(bytearray(NOTE_SIZE))
         self._door = DEFAULT_DOOR
         self._keep = False
         self._owner = Owner()
@@ -407,6 +409,10 @@ class Worker:
         machine = self.machine
         self._calls.prepare()
         base = f"{boot.directory}/{boot.name}"
+        try:
+            self._note = JobNote(self._outside.files.page(f"{base}.j", NOTE_SIZE))
+        except OSError as error:  # a full disk: what it does cannot be seen, but it works
+            machine.add_err(error)
         self._operators = Operators(
             machine,
             f"unix:{base}.o",
@@ -904,6 +910,7 @@ class Worker:
                 f"Job {job.name} gives items, not a result; ask for it with `worker.stream`."
             )
         call = job.bind(self, job.decode(Packed(args.args, args.buffers[1::2])))
+        self._note.begin(job.name)
         if self._failed:
             self._failed = False
             self.machine.remove((S.ErrWork, S.ErrWorkTimeout, "Exception"))
@@ -922,6 +929,7 @@ class Worker:
 
     def _work_progress(self, news: int, progress: Progress) -> None:
         """Shows it as a state, and tells the caller if that wants to know."""
+        self._note.progress(progress)
         if self.machine.is1(S.Working):
             self.machine.add1(S.Progressing, progress)
         if not news or self.public_rpc is None:
@@ -932,6 +940,7 @@ class Worker:
 
     def _work_ended(self, error: AmnodeError | None) -> None:
         self._jobs_done += 1
+        self._note.end()
         machine = self._machine
         if machine.has_active(self._is_progressing):
             machine.remove1(S.Progressing)

@@ -44,12 +44,15 @@ from amnode.node.args import (
     WorkerReached,
 )
 from amnode.node.bootstrap import Bootstrap
+from amnode.node.job_note import SIZE as NOTE_SIZE
+from amnode.node.job_note import read_note
 from amnode.node.outside import REAL, Outside
 from amnode.node.policy import events
 from amnode.node.policy.adopt_records import WorkerRecord
 from amnode.node.policy.door import DEFAULT_DOOR, ClientDoor
 from amnode.node.policy.options import SupervisorOptions
 from amnode.node.policy.owner import is_stale
+from amnode.node.progress import Progress
 from amnode.node.states import WorkerStates
 from amnode.rpc.client import RpcClient
 from amnode.rpc.options import ONE_CONNECTION
@@ -262,6 +265,8 @@ class WorkerLink:
         try:
             async with asyncio.timeout(self._opts.conn_timeout):
                 await rpc.start()
+            if rpc.source.lost is not None:  # in the turn in which it was made
+                raise rpc.source.lost
         except (AmnodeError, OSError, TimeoutError) as error:
             await rpc.stop()
             if isinstance(error, RefusedError) and is_stale(str(error)):
@@ -316,6 +321,11 @@ class WorkerLink:
             name = machine.schema.names[index]
             verb = "began" if machine.is1(name) else "ended"
             self._moves.append((asyncio.get_running_loop().time(), f"{name} {verb}"))
+
+    def note(self) -> tuple[str, Progress | None]:
+        """The job that it runs, or ran when it died, and how far that was."""
+        path = f"{self._directory}/{self.name}.j"
+        return read_note(self._outside.files.read_page(path, NOTE_SIZE))
 
     def moves(self) -> tuple[str, ...]:
         """What its supervisor saw of it last, oldest first, and how long ago."""
@@ -491,6 +501,11 @@ class WorkerLink:
             process.kill()
 
     @property
+    def pid(self) -> int:
+        """Of its process; 0 if there is none."""
+        return self.process.pid if self.process is not None else 0
+
+    @property
     def is_adopted(self) -> bool:
         """Whether another supervisor started its process."""
         return self._adopted is not None
@@ -510,7 +525,7 @@ class WorkerLink:
             self._adopted.let_go()
         if not lives:
             self._home.keep_output(self.name)
-            for end in ("l", "p", "o"):
+            for end in ("l", "p", "o", "j"):
                 self._outside.files.remove_file(f"{self._directory}/{self.name}.{end}")
         await self.close_bootstrap()
         if self.rpc is not None:

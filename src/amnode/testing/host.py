@@ -25,6 +25,7 @@ import msgspec
 from amnode.errors import LaunchError, StateDirectoryError
 from amnode.launch.process import ExitRecord, LaunchSpec
 from amnode.node.args import WorkerBoot
+from amnode.node.job_note import Page
 from amnode.node.outside import Outside
 from amnode.node.policy.adopt_records import WorkerRecord, decode_record, encode_record
 from amnode.testing.loop import Place, ProcessEnded, SimLoop
@@ -469,6 +470,14 @@ class SimFiles:
 
     def write(self, path: str, data: bytes) -> None:
         """See `Files`; nobody reads it."""
+
+    def page(self, path: str, size: int) -> Page:
+        """See `Files`; nobody else sees it."""
+        return bytearray(size)
+
+    def read_page(self, path: str, size: int) -> bytes:
+        """See `Files`."""
+        return b""
 
     def rename(self, path: str, new: str) -> None:
         """See `Files`; nobody reads it."""

@@ -35,17 +35,6 @@ W = TypeVar("W", bound=Worker)
 PATIENCE = 10.0
 
 
-class _Supervisor(Supervisor):
-    """A supervisor whose workers can be killed."""
-
-    async def kill(self, worker_id: str) -> None:
-        """Kills a worker that is there, and waits until that is noticed."""
-        link = self._links[(await self.worker(worker_id)).id]
-        noticed = self.machine.when_next_active(SupervisorStates.WorkerKilled)
-        link.kill()
-        await noticed
-
-
 class _Workshop(InProcessLauncher, Generic[W]):
     """Makes the workers of one class, and knows them by their ids."""
 
@@ -69,10 +58,9 @@ class Running(Generic[W]):
     """
 
     def __init__(
-        self, supervisor: _Supervisor, client: Client, workshop: _Workshop[W] | None
+        self, supervisor: Supervisor, client: Client, workshop: _Workshop[W] | None
     ) -> None:
-        self.supervisor: Supervisor = supervisor
-        self._kill = supervisor.kill
+        self.supervisor = supervisor
         self.client = client
         self._workshop = workshop
 
@@ -101,7 +89,10 @@ class Running(Generic[W]):
         Raises:
             WorkerMissingError: it has ended before.
         """
-        await self._kill(worker.id)
+        there = await self.supervisor.worker(worker.id)
+        noticed = self.supervisor.machine.when_next_active(SupervisorStates.WorkerKilled)
+        self.supervisor.kill_worker(there.id)
+        await noticed
 
 
 @asynccontextmanager
@@ -126,9 +117,9 @@ async def running(
     opts = opts or SupervisorOptions(size=PoolSize(size, size, 0), stop_grace=0.1)
     workshop = None if processes else _Workshop(worker)
     if workshop is None:
-        supervisor = _Supervisor(worker, opts=opts)
+        supervisor = Supervisor(worker, opts=opts)
     else:  # by the name of the kind: a class that is local to a test cannot be imported
-        supervisor = _Supervisor(
+        supervisor = Supervisor(
             kind_of(worker), ENTRY, worker.schema, opts=opts, launcher=workshop
         )
     async with supervisor:

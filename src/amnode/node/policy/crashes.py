@@ -14,6 +14,7 @@ import msgspec
 
 from amnode.node.args import CrashReport, Wire
 from amnode.node.policy.roster import Member
+from amnode.node.progress import Progress
 
 _PREFIX, _SUFFIX = "crash-", ".json"
 
@@ -32,6 +33,8 @@ class CrashRecord(Wire, frozen=True, kw_only=True):
         epoch: of that lease, or 0.
         age: seconds since its process was asked for.
         jobs_done: when it last said so.
+        job: the one that it ran, or "".
+        progress: how far that said it was; null if it did not.
         transitions: what its supervisor saw last, oldest first.
         report: cause, exit code or signal, last lines, stacks; see `CrashReport`.
     """
@@ -45,6 +48,8 @@ class CrashRecord(Wire, frozen=True, kw_only=True):
     jobs_done: int
     transitions: tuple[str, ...]
     report: CrashReport
+    job: str = ""
+    progress: Progress | None = None
 
 
 class Last(msgspec.Struct, frozen=True):
@@ -55,10 +60,26 @@ class Last(msgspec.Struct, frozen=True):
     age: float = 0.0
     jobs_done: int = 0
     transitions: tuple[str, ...] = ()
+    job: str = ""
+    progress: Progress | None = None
 
 
-def last_of(member: Member, before: Last, now: float, transitions: tuple[str, ...]) -> Last:
-    """What is known of a worker now, or was before it lost its connection."""
+def last_of(
+    member: Member,
+    before: Last,
+    now: float,
+    transitions: tuple[str, ...],
+    at: tuple[str, Progress | None] = ("", None),
+) -> Last:
+    """What is known of a worker now, or was before it lost its connection.
+
+    Args:
+        member: in the roster.
+        before: what was known then.
+        now: the time.
+        transitions: what was seen of it.
+        at: the job that it runs, and how far that is.
+    """
     held = member.held
     return Last(
         client=held.name if held is not None else "",
@@ -66,6 +87,8 @@ def last_of(member: Member, before: Last, now: float, transitions: tuple[str, ..
         age=now - member.started_at,
         jobs_done=member.info.jobs_done if member.info is not None else before.jobs_done,
         transitions=transitions,
+        job=at[0],
+        progress=at[1],
     )
 
 
@@ -99,6 +122,8 @@ class CrashLog:
             jobs_done=last.jobs_done,
             transitions=last.transitions,
             report=report,
+            job=last.job,
+            progress=last.progress,
         )
         self.restore(record)
         return record

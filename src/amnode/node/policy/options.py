@@ -369,8 +369,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         count(
             least=1,
-            why="what the worker did can be told: so many transitions are kept, which a call "
-            "takes a third longer for; off",
+            why="what the worker did can be told: so many transitions are kept; a call then "
+            "takes half as long again; off",
         ),
     ] = None
 
