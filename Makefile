@@ -67,6 +67,7 @@ bench: $(RUN)  ## cases beside their baselines, as ratios
 	$(PY) benchmarks/kernel.py
 	$(PY) benchmarks/rpc.py
 	$(PY) benchmarks/call.py
+	$(PY) benchmarks/jobs.py
 	$(PY) benchmarks/imports.py
 	$(PY) benchmarks/launch.py
 	$(PY) benchmarks/forked.py

@@ -106,6 +106,18 @@ async def test_a_slow_reader_holds_the_generator_back_and_nothing_else(
         assert await worker.call(Films.square, 7) == 49
 
 
+async def test_small_items_are_made_when_they_are_wanted_too(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    async with leased() as (_, worker), worker.stream(Films.marked, str(path), 1) as items:
+        for read in range(1, 300):
+            assert await anext(items) == b"\0"
+            if read > 100:  # the first ones are allowed before it is known how small they are
+                assert made(path) - read < 200
+        held = made(path)
+        await worker.machine.when_ticks(S.Healthcheck, 4)
+        assert made(path) == held or made(path) - 300 < 200
+
+
 async def test_a_break_stops_it_at_its_yield(tmp_path: Path) -> None:
     path = tmp_path / "made"
     async with leased() as (_, worker):

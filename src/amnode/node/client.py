@@ -102,9 +102,14 @@ _MIRRORED = ("Disconnected", "Connecting", "Connected", "Disconnecting")
 
 #: Seconds between tries to find a supervisor: the first, and the most.
 _BACK_OFF_BASE, _BACK_OFF_CAP = 0.05, 5.0
+#: Items of a streamed job that have come and not been read, about: what a generator does for an
+#: item that nobody reads it does for nothing, however small the item is.
+_STREAM_ITEMS = 64
 #: How a connection to a worker that was cut is made again. The worker's grace is the real
 #: bound: once that has run out, the session is refused.
-_TO_WORKER = RpcOptions(reconnect_timeout=60.0, reconnect_base=0.02, reconnect_cap=0.5)
+_TO_WORKER = RpcOptions(
+    reconnect_timeout=60.0, reconnect_base=0.02, reconnect_cap=0.5, stream_items=_STREAM_ITEMS
+)
 
 
 class Client:

@@ -63,6 +63,8 @@ class RpcOptions(msgspec.Struct, frozen=True):
             to say so with something else. Default 0: it says so at once. At least 0.
         stream_credit: bytes of items of a stream that have come and not been read. Default
             256 KiB, at least 1: a reader that is slow makes the writer wait.
+        stream_items: items of a stream that have come and not been read, about; for writers to
+            whom an item is more than its bytes. Default 0: as many as `stream_credit` allows.
         payload_limit: bytes of payloads that the client has not taken. Default 64 MiB, at
             least 1: one that is alone may be larger, another is refused.
         outgoing_limit: bytes that wait to be written, values in chunks not counted, from which
@@ -99,6 +101,7 @@ class RpcOptions(msgspec.Struct, frozen=True):
     body_limit: int = 1024 * 1024 * 1024
     ack_delay: float = 0.0
     stream_credit: int = 256 * 1024
+    stream_items: int = 0
     payload_limit: int = 64 * 1024 * 1024
     outgoing_limit: int = 16 * 1024 * 1024
     stall_timeout: float = 30.0
@@ -153,6 +156,7 @@ _LEAST = {
     "body_limit": 1024,
     "ack_delay": 0,
     "stream_credit": 1,
+    "stream_items": 0,
     "payload_limit": 1,
     "outgoing_limit": 1,
     "reconnect_tries": 0,

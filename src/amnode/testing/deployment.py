@@ -432,6 +432,13 @@ class Deployment:
         """A context in which a broken predicate is kept, and ends the simulation."""
         return Judge(self)
 
+    def break_off(self, error: PromiseBroken) -> None:
+        """Keeps the first predicate that is broken, and ends the simulation."""
+        if self.broken is None:
+            self.broken = error
+            self.note("broken", str(error))
+            self.loop.stop()
+
     def watch(self, place: Place, look: Callable[[], None]) -> None:
         """Has `look` called after each turn of a place."""
         self._watched[place] = look
@@ -474,6 +481,13 @@ class Deployment:
         self.note(process.name, f"{record.describe()}{said and ', having said: '}{said}")
         self.calls.ended(f"nw-{process.name}")
         self._watched.pop(process.place, None)
+        if record.exit_code and any(actor.process is process for actor in self._actors()):
+            self.break_off(
+                PromiseBroken(f"L4: {process.name} {record.describe()}: {said}", promise="L4")
+            )
+
+    def _actors(self) -> list[SimActor]:
+        return [*self.pools, *self.clients]
 
     def _process_exits(self, place: Place, code: int) -> None:
         for process in [*self.host.processes.values()]:
@@ -497,8 +511,6 @@ class Judge:
         if not isinstance(error, PromiseBroken):
             return False
         # The code of processes that are gone runs once more when they are buried.
-        if self._deployment.broken is None and not self._deployment.loop.current.gone:
-            self._deployment.broken = error
-            self._deployment.note("broken", str(error))
-            self._deployment.loop.stop()
+        if not self._deployment.loop.current.gone:
+            self._deployment.break_off(error)
         return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from amnode.errors import (
     AmnodeError,
     JobError,
+    JobFailed,
     LeaseError,
     LeaseLost,
     RefusedError,
@@ -20,6 +21,7 @@ from amnode.errors import (
     WorkerError,
 )
 from amnode.node.client import Client
+from amnode.node.failures import failure_of
 from amnode.node.jobs import Job
 from amnode.node.leased import LeasedWorker
 from amnode.testing.actor import SimActor
@@ -156,6 +158,8 @@ class SimClient(SimActor):
                 value: Any = await calls.call(job, number, seconds)
         except AmnodeError as error:
             return self._call_failed(number, error)
+        except ValueError as error:  # what the job raised, as itself
+            return self._call_failed(number, _failure(error))
         except TimeoutError:  # it was given up here
             deployment.count("calls that were cancelled")
             return True
@@ -193,3 +197,9 @@ class SimClient(SimActor):
         """S15: each replica is what its source was after some transition, and none earlier."""
         for worker, last in self.held.items():
             self.held[worker] = self._deployment.check_replica(worker, last)
+
+
+def _failure(error: ValueError) -> JobFailed:
+    failure = failure_of(error)
+    assert failure is not None, "No job of a simulation raised it."
+    return failure

@@ -128,3 +128,35 @@ def test_no_reader_costs_more_than_its_window_and_one_item_and_none_waits_for_ev
         on_hand = sum(unread) + sum(size for _, size in crossing)
         assert on_hand < window + max(sizes)
     assert receiver.number == len(sizes)
+
+
+def test_few_items_are_allowed_ahead_however_small_they_are() -> None:
+    receiver = Receiver(1000, items=4)
+    assert receiver.allowance() == (0, 32)  # none has come: they may have a few bytes each
+    for number in range(1, 17):
+        assert receiver.came(number, 2)
+    told = 32
+    for _ in range(16):
+        if receiver.consumed(2):
+            told = receiver.allowance()[1]
+    assert told == 32 + 4 * 2
+
+
+def test_what_was_allowed_is_not_taken_back_when_items_turn_out_smaller() -> None:
+    receiver = Receiver(1000, items=10)
+    assert receiver.allowance() == (0, 80)
+    receiver.came(1, 79)
+    assert receiver.consumed(79)
+    assert receiver.allowance() == (1, 79 + 790)
+    for number in range(2, 12):
+        receiver.came(number, 1)
+    assert not receiver.consumed(1)
+    assert receiver.allowance() == (11, 79 + 790)
+
+
+def test_large_items_are_bounded_by_the_window() -> None:
+    receiver = Receiver(1000, items=10)
+    receiver.allowance()
+    receiver.came(1, 500)
+    assert receiver.consumed(500)
+    assert receiver.allowance() == (1, 1500)

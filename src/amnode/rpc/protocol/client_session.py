@@ -118,7 +118,9 @@ class ClientSession(Session):
         if upload:
             memory.uploads[seq] = Upload()
         if download:  # the server is to know it before the mutation
-            receiver = memory.downloads[seq] = Receiver(self._options.stream_credit)
+            receiver = memory.downloads[seq] = Receiver(
+                self._options.stream_credit, self._options.stream_items
+            )
             self._allow(seq, receiver)
         if self._open:
             self._send_mutation(asked)

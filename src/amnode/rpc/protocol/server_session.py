@@ -250,7 +250,9 @@ class ServerSession(Session):
 
     def open_upload(self, seq: int) -> None:
         """Reads the stream that comes with a mutation."""
-        receiver = self.memory.uploads[seq] = Receiver(self._options.stream_credit)
+        receiver = self.memory.uploads[seq] = Receiver(
+            self._options.stream_credit, self._options.stream_items
+        )
         self._allow(seq, receiver)
 
     def close_upload(self, seq: int) -> None:

@@ -19,6 +19,9 @@ from amnode.errors import ProtocolError
 from amnode.rpc.protocol.calls import size_of
 from amnode.rpc.protocol.wire import Value
 
+#: Bytes that an item is taken to have before one has come.
+_FIRST_ITEM = 8
+
 
 class Sender:
     """The side that has the items."""
@@ -71,11 +74,22 @@ class Receiver:
 
     Args:
         window: bytes that may have arrived and not been consumed.
+        items: how many items may, about: it allows as many bytes as so many took so far. 0 is
+            as many as fit.
     """
 
-    __slots__ = ("_came", "_consumed", "_told", "_window", "ended", "number", "stopped")
+    __slots__ = (
+        "_came",
+        "_consumed",
+        "_items",
+        "_told",
+        "_window",
+        "ended",
+        "number",
+        "stopped",
+    )
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, items: int = 0) -> None:
         #: Of the last item that arrived.
         self.number = 0
         #: Whether it was said that no more items come.
@@ -83,6 +97,7 @@ class Receiver:
         #: Whether nobody reads it any more.
         self.stopped = False
         self._window = window
+        self._items = items
         self._came = 0
         self._consumed = 0
         self._told = 0
@@ -106,9 +121,17 @@ class Receiver:
     def consumed(self, size: int) -> bool:
         """An item was read; True if `allowance` is worth a message."""
         self._consumed += size
-        return self._consumed + self._window - self._told >= max(1, self._window // 4)
+        ahead = self._ahead()
+        return self._consumed + ahead - self._told >= max(1, ahead // 4)
 
     def allowance(self) -> tuple[int, int]:
         """What the sender is told: items that came, and bytes that are allowed."""
-        self._told = self._consumed + self._window
+        self._told = max(self._told, self._consumed + self._ahead())
         return self.number, self._told
+
+    def _ahead(self) -> int:
+        """Bytes that may have arrived and not been consumed, as far as is known."""
+        if not self._items:
+            return self._window
+        each = self._came // self.number if self.number else _FIRST_ITEM
+        return min(self._window, self._items * max(1, each))
