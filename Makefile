@@ -47,7 +47,7 @@ format: $(DEV)  ## rewrite the files as `make check` wants them
 
 .PHONY: docs
 docs: $(DOCS)  ## the site, into docs/_build; a warning or a broken link is an error
-	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build
+	$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --builder html docs docs/_build
 	$(PY) docs/check_links.py docs/_build
 
 # More of it: make sim SIM='--seconds 600 --states 1000000 --rare --within 2000 --traces 1000'.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -35,6 +36,7 @@ html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["fieldlist"]
 
+autodoc_preserve_defaults = True  # as they are written, which can be read
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
@@ -65,6 +67,24 @@ def _by_its_public_name(
     return found[0][1] if found else None
 
 
+def _readable(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    _found: object,
+    _options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """With a ParamSpec in it, autodoc writes what its own parser cannot read: `~typing.~P`."""
+    if signature is None or "~P" not in signature:
+        return signature, returns
+    return _MODULE.sub("", signature), _MODULE.sub("", returns or "")
+
+
+_MODULE = re.compile(r"~(?:\w+\.)*~?")
+
+
 class Files(SphinxDirective):
     """`{files} node/policy`: what each file of a folder is for, by its own first sentence."""
 
@@ -86,4 +106,5 @@ class Files(SphinxDirective):
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_directive("files", Files)
+    app.connect("autodoc-process-signature", _readable)
     app.connect("missing-reference", _by_its_public_name)

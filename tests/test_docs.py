@@ -168,8 +168,8 @@ class Reader:
             yield
             assert up.wait(10) == 0, log.read_text()
         finally:
-            up.kill()
-            up.wait()
+            up.terminate()
+            up.wait(10)
 
 
 @pytest.mark.timeout(180)
