@@ -355,6 +355,7 @@ def _run_file(
     finally:
         with suppress(OSError):
             path.unlink()
-        if token_file.is_relative_to(path.parent) and not settings.token_file:  # of no use any more
+        ours = not settings.token_file and token_file.is_relative_to(path.parent)
+        if ours:  # of no use any more
             with suppress(OSError):
                 token_file.unlink()
