@@ -285,12 +285,22 @@ class Handshake(msgspec.Struct, frozen=True):
 def _handshake(role: Role) -> Handshake:
     client, server = _client(NONCE, role), _server(NONCE, Source())
     made = Handshake([], [])
-    for _ in range(OPEN):
-        made.up.append(sent_by(client))
-        list(server.receive(made.up[-1]))
-        made.down.append(sent_by(server))
-        list(client.receive(made.down[-1]))
+    while len(made.up) < OPEN or len(made.down) < OPEN:
+        sent = sent_by(client)
+        made.up.extend(frames(sent))
+        list(server.receive(sent))
+        sent = sent_by(server)
+        made.down.extend(frames(sent))
+        list(client.receive(sent))
     return made
+
+
+def frames(data: bytes) -> Iterator[bytes]:
+    """Each by itself: a client subscribes in the same write in which it proves itself."""
+    while data:
+        end = wire.HEADER + int.from_bytes(data[: wire.HEADER], "little")
+        yield data[:end]
+        data = data[end:]
 
 
 HANDSHAKES: Final = {role: _handshake(role) for role in Role}
