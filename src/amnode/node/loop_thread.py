@@ -6,6 +6,8 @@
    nothing is waited for.
 3. It ends when it is told to, or at the end of the program. The thread is a daemon: it keeps no
    program from ending, and what it has to do at the end is done while it still can be.
+4. Who waits for it looks up every `SLICE`: Python does not notice an interrupt that comes in
+   the very moment in which a wait begins.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from amnode.errors import PoolError
 
 T = TypeVar("T")
+
+#: Seconds (rule 4).
+SLICE = 0.5
 
 
 class LoopThread:
@@ -102,7 +108,7 @@ class LoopThread:
             work.close()
             raise
         try:
-            return running.result.result()
+            return result_of(running.result)
         except BaseException:
             if not running.result.done():  # interrupted; it ends by itself
                 self.soon(running.cancel)
@@ -140,6 +146,25 @@ class LoopThread:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+def result_of(future: Future[T]) -> T:
+    """Waits for a future (rule 4)."""
+    while True:
+        try:
+            return future.result(SLICE)
+        except TimeoutError:
+            if future.done():  # what it was for may have raised one
+                return future.result()
+
+
+def next_of(queue: SimpleQueue[T]) -> T:
+    """Waits for what comes next (rule 4)."""
+    while True:
+        try:
+            return queue.get(timeout=SLICE)
+        except Empty:
+            continue
 
 
 class _Running:

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from amnode.errors import PoolError
-from amnode.node.loop_thread import LoopThread
+from amnode.node.loop_thread import LoopThread, next_of
 from amnode.node.pool_map import PoolMap
 
 R = TypeVar("R")
@@ -138,7 +138,7 @@ class SyncMap(Generic[R]):
                     raise error
                 raise StopIteration
             self._hand_over()
-            self._take(self._results.get())
+            self._take(next_of(self._results))
         self._taken += 1
         return self._values.popleft()
 

@@ -27,7 +27,7 @@ from amnode.node.launching import LaunchBy
 from amnode.node.leased import Calls, LeasedWorker
 from amnode.node.listing import WorkerState
 from amnode.node.local_pool import Pool, PoolCalls
-from amnode.node.loop_thread import LoopThread
+from amnode.node.loop_thread import LoopThread, result_of
 from amnode.node.operator_args import WorkerRow
 from amnode.node.policy.options import (
     ClientOptions,
@@ -110,7 +110,7 @@ class SyncCalls:
         self._thread.check()
         call = self.submit(job, *args, **kwargs)
         try:
-            return call.result()
+            return result_of(call)
         finally:
             if not call.done():  # interrupted
                 call.cancel()

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from amnode.errors import PoolError
-from amnode.node.loop_thread import LoopThread
+from amnode.node.loop_thread import LoopThread, next_of
 from amnode.node.pool_stream import PoolStream
 
 R = TypeVar("R")
@@ -103,7 +103,7 @@ class SyncStream(Generic[R]):
             self._thread.check()
             self._begun = True
             self._thread.soon(self._far.begin)
-        values, error = self._items.get()
+        values, error = next_of(self._items)
         if not values:
             self._over = True
             if error is not None:
