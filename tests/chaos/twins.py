@@ -46,7 +46,7 @@ async def _round(directory: Path, stopped: bool, chance: random.Random, found: F
     state, copy, journal = directory / "state", directory / "copy", directory / "journal"
     journal.touch()
     size = chance.randint(1, 3)
-    told = {"token": TOKEN.hex(), "name": "me", "state_dir": str(state)}
+    told = {"token": TOKEN.hex(), "name": "me", "state_dir": str(state), "adopt_wait": 1.0}
     async with program("supervisor", size=size, **told) as old:
         said = await old.said()
         servers = dict.fromkeys(parent_of(pid) for pid in said["pids"])

@@ -642,10 +642,6 @@ class Worker:
             return  # the end of the lease asks again
         self._end_unsupervised("no supervisor came for it")
 
-    def _tell_while_running(self) -> None:
-        if self.machine.is1(S.Start):
-            self._tell()
-
     def _tell(self) -> None:
         self.machine.add1(
             S.SuperSendPayload, SendPayloadArgs(name="WorkerInfo", data=self.info())
@@ -736,8 +732,7 @@ class Worker:
     def _admit(self, server: RpcServer) -> str | None:
         if self.lease.opened(server.client_id):
             self._arm()
-            # The client waits for its answer; the supervisor does not.
-            asyncio.get_running_loop().call_soon(self._tell_while_running)
+            self._tell()
             return None
         return "the lease secret was used, or its lease is over"
 
