@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Protocol
 
@@ -235,5 +236,6 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[Signal]:
 
 
 def no_children() -> bool:
-    """Whether this process has no child, not even a dead one."""
-    return not psutil.Process().children()
+    """Whether this process has no child, not even a dead one, but pytest's own."""
+    own = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # no other way
+    return not [child for child in psutil.Process().children() if child.pid != own]

@@ -19,28 +19,20 @@ import pytest
 from amnode.errors import LaunchError
 from amnode.launch.command import CommandLauncher
 from amnode.launch.process import LaunchSpec
-from tests.launch.conftest import Fifo, Start
+from tests.launch.conftest import Fifo, Start, no_children
 
 
 def descriptors() -> set[str]:
     return set(os.listdir("/dev/fd"))  # noqa: PTH208 - iterdir() keeps its own open
 
 
-def no_child() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False
-
-
 @pytest.fixture
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """A start that failed left no descriptor, no child, no thread and no file."""
-    before = descriptors(), no_child(), set(tmp_path.iterdir()), set(threading.enumerate())
+    before = descriptors(), no_children(), set(tmp_path.iterdir()), set(threading.enumerate())
     yield
     gc.collect()
-    now = descriptors(), no_child(), set(tmp_path.iterdir()), set(threading.enumerate())
+    now = descriptors(), no_children(), set(tmp_path.iterdir()), set(threading.enumerate())
     assert now[0] == before[0]
     assert now[1] == before[1]
     assert now[2] - before[2] <= {tmp_path / "program", tmp_path / "link", tmp_path / "fifo"}
@@ -343,7 +335,7 @@ async def test_without_descriptors_nothing_is_left_wherever_they_run_out(
             if process is not None:
                 assert (await process.wait()).exit_code == 0
                 break
-            assert no_child()
+            assert no_children()
             assert {int(name) for name in descriptors()} == used
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -374,7 +366,7 @@ async def test_one_that_cannot_be_watched_is_ended(
     expected = LaunchError if isinstance(error, Exception) else type(error)
     with pytest.raises(expected):
         await launcher.launch(LaunchSpec(("/bin/sleep", "600"), b"", tmp_path / "out"))
-    assert no_child()
+    assert no_children()
 
 
 async def test_a_platform_that_cannot_watch_says_so(
@@ -386,7 +378,7 @@ async def test_a_platform_that_cannot_watch_says_so(
             await CommandLauncher().launch(
                 LaunchSpec(("/bin/sleep", "600"), b"", tmp_path / "out")
             )
-    assert no_child()
+    assert no_children()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])

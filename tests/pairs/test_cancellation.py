@@ -47,10 +47,11 @@ async def numbers() -> AsyncIterator[int]:
 def work(event: Event) -> None:
     origin = event.mutation.origin
     assert isinstance(origin, Origin)
-    if origin.connection._session.wants_stream(origin._seq):
-        origin.defer().stream(numbers())
+    reply = origin.defer()
+    if reply.wants_stream:
+        reply.stream(numbers())
     else:
-        origin.defer().answer(7)
+        reply.answer(7)
 
 
 @pytest.mark.parametrize("late", [False, True])

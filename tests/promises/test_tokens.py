@@ -23,6 +23,7 @@ from amnode import (
 from amnode.node.args import ReleasingArgs, RetireArgs, ServeClientArgs, WorkArgs
 from amnode.node.client import Client as ClientActor
 from amnode.node.leased import LeasedWorker
+from amnode.node.values import to_wire
 from amnode.rpc.client import RpcClient
 from tests.promises.pools import client_of, pool
 from tests.promises.workers import BusyStates, Plain
@@ -119,7 +120,7 @@ async def test_a_client_may_not_do_what_is_the_supervisors() -> None:
 
 async def test_work_in_another_epoch_is_refused() -> None:
     async with pool() as supervisor, client_of(supervisor) as client, client.lease() as worker:
-        stale = WorkArgs(job="square", args=Plain.square.encode((7,), {}), epoch=99)
+        stale = WorkArgs(job="square", args=to_wire(Plain.square.encode((7,), {})), epoch=99)
         with pytest.raises(LeaseLost, match="epoch 99"):
             await worker.machine.add1(BusyStates.WorkRequested, stale)
         with pytest.raises(RpcError, match="no lease of epoch 99"):

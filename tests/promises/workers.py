@@ -464,6 +464,7 @@ class Ticker(Worker):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.asked_plainly = False
 
     def exposure(self) -> Exposure:
         base = super().exposure()
@@ -479,13 +480,13 @@ class Ticker(Worker):
         return self.count
 
     def WorkRequestedState(self, event: Event) -> None:
-        super().WorkRequestedState(event)
         if event.args is None or not event.args.job:
+            self.asked_plainly = True
             self.machine.add1(TickerStates.Working)
 
     def WorkingState(self, event: Event) -> None:
-        super().WorkingState(event)
-        if event.args is None and self._work is None:
+        if self.asked_plainly:
+            self.asked_plainly = False
             self.count += 1
             told = SendPayloadArgs(name="Told", data=Told(text="ticked"))
             self.machine.add1(TickerStates.ClientSendPayload, told)

@@ -360,7 +360,7 @@ class LeasedWorker:
         if isinstance(error, JobFailed):
             return self.call_raised(call, error)
         if isinstance(error, ConnectionLost):
-            return await self._why(error.outcome, call.behind)
+            return await self._why(error.outcome, call.behind and not call.job.idempotent)
         return error
 
     def submit(self, job: Job[P, R], *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
@@ -460,12 +460,11 @@ class LeasedWorker:
 
     def call_lost(self, call: PendingCall[Any] | StreamCall, error: ConnectionLost) -> None:
         """See `Caller`: it fails when it is known why (rule 2)."""
-        behind = self._in_doubt and not call.job.idempotent
+        call.behind = self._in_doubt
         if error.outcome is Outcome.UNKNOWN:
             self._in_doubt = True
-        if isinstance(call, StreamCall):
-            call.behind = behind
-        elif not call.done():
+        if isinstance(call, PendingCall) and not call.done():
+            behind = call.behind and not call.job.idempotent
             self._explain(call, error.outcome, behind=behind)
 
     def _explain(

@@ -61,6 +61,7 @@ class PendingCall(asyncio.Future[R]):
         work: what is sent.
         buffers: what goes with it.
         seq: the number of its mutation; 0 while it was not sent.
+        behind: whether the connection was lost with another call before it.
         on_over: called once with the call, in the turn in which the worker has nothing more to
             do with it and it is done; for one that was cancelled, that is after it is done.
     """
@@ -78,6 +79,7 @@ class PendingCall(asyncio.Future[R]):
         self.work = work
         self.buffers = buffers
         self.seq = 0
+        self.behind = False
         self.on_over: Callable[[PendingCall[R]], None] | None = None
         self._caller = caller
 

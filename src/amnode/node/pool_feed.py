@@ -306,7 +306,7 @@ class Feed:
             self._cancelled(key)
         elif isinstance(error := call.exception(), WorkerError | LeaseLost | ConnectionLost):
             self._lose(key)
-            self._lost(piece, error)
+            self._lost(piece, error, behind=call.behind)
         else:
             now = self._now()
             self._note_pace(piece, key, now)
@@ -314,14 +314,16 @@ class Feed:
             piece.ended(error, None if error is not None else call.result())
         self.fill()
 
-    def _lost(self, piece: Piece, error: WorkerError | LeaseLost | ConnectionLost) -> None:
-        """Rule 2."""
+    def _lost(
+        self, piece: Piece, error: WorkerError | LeaseLost | ConnectionLost, *, behind: bool
+    ) -> None:
+        """Rule 2. What was behind another call is not what its worker died of, most likely."""
         if piece.over or self._closed:
             piece.ended(error, None)
         elif error.outcome is Outcome.NOT_RUN:
             self._put_back(piece)
         elif piece.retries > 0 and not _was_told_to_end(error):
-            piece.retries -= 1
+            piece.retries -= not behind
             piece.alone = True  # what it runs beside next would be lost with it
             self._put_back(piece)
         else:

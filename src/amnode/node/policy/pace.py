@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 #: The part of a new measure in the estimate.
 _WEIGHT = 0.25
 #: Rule 2.
@@ -65,6 +67,7 @@ class Pace:
         """
         if self.seconds is None:
             return 1
-        fits = self._slice / self.seconds if self.seconds > 0.0 else CHUNK_MOST
+        most = self._slice / self.seconds if self.seconds > 0.0 else inf
+        fits = int(min(most, CHUNK_MOST))
         share = CHUNK_MOST if left is None else -(-left // (_SHARES * max(1, workers)))
-        return max(1, min(self._chunk, int(fits), share))
+        return max(1, min(self._chunk, fits, share))
