@@ -14,6 +14,10 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 
+# Tests start thousands of processes: none should compile the package anew, whatever the
+# environment says of bytecode, nor leave any in the tree.
+CACHED := env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/pycache
+
 # Choose another interpreter with `make setup PYTHON=/path/to/python`.
 PYTHON ?=
 
@@ -30,7 +34,7 @@ demo: $(RUN)  ## a pool at work on real input, and a worker killed half-way
 
 .PHONY: test
 test: $(DEV)  ## all tests, on every core
-	$(PY) -m pytest --numprocesses logical --dist worksteal
+	$(CACHED) $(PY) -m pytest --numprocesses logical --dist worksteal
 
 .PHONY: check
 check: $(DEV)  ## lint, format, types, layers, and which files are pure
