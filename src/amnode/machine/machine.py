@@ -11,6 +11,8 @@ Rules:
    goes on to its end, as one of the machine.
 5. An Exception that an automatic transition raised tries no automatic states: they would raise
    again, without end.
+
+Past 800 lines, because each way into a transition stands here, beside the queue of all.
 """
 
 from __future__ import annotations
