@@ -418,6 +418,25 @@ async def test_what_is_on_its_way_to_a_closed_end_goes_into_no_sink(room: Room) 
     assert whole.count(b"y") == before == sum(far.fills)
 
 
+async def test_what_a_peer_wrote_is_read_also_where_a_write_notices_that_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    room = Room(f"unix:{tmp_path}/s")
+    await room.open()
+    near, far = await room.pair()
+    last = bytes(range(256)) * 500
+    assert near.connection is not None and far.connection is not None
+    near.connection.pause_reading()
+    far.say(last)
+    far.connection.close()
+    await far.ended.wait()
+    near.say(b"are you there?")
+    await near.ended.wait()
+    assert near.got == last
+    assert len(near.ends) == 1
+    await room.close()
+
+
 async def test_a_peer_that_goes_amid_a_sink_ends_it_once(room: Room) -> None:
     near, far = await room.pair()
     far.room = memoryview(bytearray(1000))

@@ -78,8 +78,7 @@ async def test_a_busy_worker_is_killed_and_its_call_says_why() -> None:
             assert "SIGKILL" in str(error) and str(pid) in str(error)
             with pytest.raises(WorkerError) as caught:
                 await queued
-            # Unknown if the death was noticed by a write.
-            assert caught.value.outcome in (Outcome.NOT_RUN, Outcome.UNKNOWN)
+            assert caught.value.outcome is Outcome.NOT_RUN
             assert caught.value.signal == "SIGKILL"
             with pytest.raises(WorkerError) as caught:
                 await worker.call(Plain.square, 7)

@@ -195,8 +195,7 @@ async def test_the_death_of_its_worker_ends_it_with_the_cause() -> None:
         assert caught.value.outcome is Outcome.UNKNOWN
         with pytest.raises(WorkerError) as caught:
             await behind
-        # Unknown if the death was noticed by a write.
-        assert caught.value.outcome in (Outcome.NOT_RUN, Outcome.UNKNOWN)
+        assert caught.value.outcome is Outcome.NOT_RUN
         with pytest.raises(WorkerError):
             await anext(worker.stream(Films.count, 1))
 

@@ -488,7 +488,7 @@ class LeasedWorker:
     def _tells_all(self) -> bool:
         """Whether all that the worker wrote before it died has come (rule 2)."""
         known = self.report.done() and self.report.result() is not None
-        return known and self.rpc.scheme in _LOSSLESS and self.rpc.read_to_the_end
+        return known and self.rpc.scheme in _LOSSLESS
 
     async def _lost(self, outcome: Outcome) -> WorkerError | LeaseLost:
         """What a call on a worker that is gone ends with."""

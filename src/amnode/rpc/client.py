@@ -108,14 +108,10 @@ class RpcClient:
     Attributes:
         machine: what the client says of itself (`ClientStates`).
         scheme: of the last connection, such as "unix"; "" before the first.
-        read_to_the_end: whether the last connection that is over was read until the other end
-            closed it. One that failed, by a write for instance, may have had more to read.
 
     Raises:
         OptionError: the id, the role or the secret cannot work.
     """
-
-    read_to_the_end = False
 
     def __init__(
         self,

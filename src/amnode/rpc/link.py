@@ -143,10 +143,6 @@ class Link:
         if isinstance(error, AmnodeError):  # what a handshake of TLS came to
             self._lost(error, final=isinstance(error, AuthError))
             return
-        if self._replica is not None:
-            # A Unix socket fails a write with EPIPE; a read, after all bytes, with ECONNRESET.
-            failed = error is not None and not isinstance(error, ConnectionResetError)
-            self._client.read_to_the_end = not failed
         because = "" if error is None else f" ({error})"
         self._lost(ConnectionLost(f"The connection was cut{because}."), final=False)
 

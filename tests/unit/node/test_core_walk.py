@@ -62,7 +62,7 @@ def test_with_all_faults_the_promises_hold_and_the_pool_heals(seed: int) -> None
     world.check_whole()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     size=st.sampled_from(SIZES),

@@ -6,11 +6,14 @@ Beside the rules of the port:
    is never more than fits, so that no byte behind the view is taken with it.
 2. A handler is made for a peer only when it may be one: of a Unix socket its user is checked,
    by both ends, and of TLS its certificate.
+3. A Unix socket loses nothing that a peer wrote before it was gone: loops end a transport at
+   the first write that fails, so what stands unread then is read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -34,6 +37,8 @@ _BACKLOG: Final = 1024
 #: Bytes that a transport holds before nothing more is asked for. What it holds at most is this
 #: and one answer of the handler; more than this made bulk no faster.
 _WRITE_LIMIT: Final = 64 * 1024
+#: Bytes that are read at a time of what is left (rule 3).
+_REST: Final = 64 * 1024
 #: Buffers below so many bytes are joined where a loop writes one at a time.
 _JOINED: Final = 64 * 1024
 #: Where Linux tells how many bytes the other end has acknowledged: `tcpi_bytes_acked` of its
@@ -133,9 +138,31 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is no more."""
+        if exc is not None and self.scheme == "unix" and not self.closing:
+            self._read_rest()
         self._view = None
         self._end(tls_error(self.peer, exc) if self.scheme == "tls" else exc)
         self._transport = None
+
+    def _read_rest(self) -> None:
+        """Takes what the peer had written before it was gone (rule 3)."""
+        assert self._transport is not None
+        self._paused = True  # there is nobody to answer
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        while not self.closing:
+            try:
+                rest = memoryview(os.read(descriptor, _REST))
+            except OSError:  # there is no more
+                return
+            if not rest:
+                return
+            while rest and (view := self._view) is not None and not self.closing:
+                count = min(len(rest), len(view))
+                view[:count] = rest[:count]
+                rest = rest[count:]
+                self._filled(count)
+            if rest:
+                self._take(bytes(rest))
 
     def _write(self, data: bytes | Sequence[Buffer]) -> None:
         if self._transport is None:
