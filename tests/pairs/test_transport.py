@@ -418,14 +418,20 @@ async def test_what_is_on_its_way_to_a_closed_end_goes_into_no_sink(room: Room) 
     assert whole.count(b"y") == before == sum(far.fills)
 
 
+@pytest.mark.parametrize("sinks", [[], [100], [100, 70_000], [200_000]])
 async def test_what_a_peer_wrote_is_read_also_where_a_write_notices_that_it_is_gone(
-    tmp_path: Path,
+    tmp_path: Path, sinks: list[int]
 ) -> None:
     room = Room(f"unix:{tmp_path}/s")
     await room.open()
     near, far = await room.pair()
     last = bytes(range(256)) * 500
     assert near.connection is not None and far.connection is not None
+    near.rooms = [memoryview(bytearray(size)) for size in sinks]
+    near.room = near.rooms.pop(0) if near.rooms else None
+    far.say(b"?")
+    await near.has(1)
+    near.got.clear()
     near.connection.pause_reading()
     far.say(last)
     far.connection.close()
