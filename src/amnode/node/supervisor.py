@@ -24,6 +24,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -351,7 +352,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Stops: no new leases, running ones get their grace, then every process is ended.
 
-        Nothing is left when this returns. If it is cancelled, the processes are killed at once.
+        Nothing is left when this returns. If it is cancelled, the processes are killed at once,
+        and it ends when they have, or when it is cancelled again.
         """
         if self._ended is None:
             return
@@ -364,6 +366,10 @@ class Supervisor:
             for link in self._links.values():
                 link.kill()
             self._leave_home()  # the loop may not live to see the processes end
+            # They do so in a moment; what closes after them is no task that nobody waits for.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.opts.op_timeout):
+                    await asyncio.shield(self._ended)
             raise
 
     async def dispose(self) -> None:
