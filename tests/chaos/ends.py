@@ -104,9 +104,9 @@ def _end(kind: str, delay: float) -> list[str]:
             assert client.stdout.readline() == b"working\n"
             time.sleep(delay)  # a random moment is what is wanted
             _strike(kind, pool, client)
-        finally:
             if kind == "client":
-                time.sleep(0.1)  # the pool sees it, and ends what it had
+                assert pool.stdout.readline() == b"alone\n"
+        finally:
             pool.kill()
             client.kill()
     return left_of(cookie)
@@ -141,6 +141,9 @@ async def _pool() -> None:
     async with Supervisor(Plain, opts=short(2, stop_grace=0.5)) as made:
         await made.when_ready()
         print(json.dumps([made.address, made.token.hex()]), flush=True)
+        await made.machine.when1("ClientConnected")
+        await made.machine.when1("ClientDisconnected")
+        print("alone", flush=True)
         await asyncio.Event().wait()
 
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from amnode.errors import PoolError
 
@@ -146,6 +146,45 @@ class LoopThread:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+class FarIterator:
+    """An iterator whose other side runs in the thread of a loop.
+
+    One who stops early closes it, by `close()` or a `with`; else that happens when nobody has
+    it any more.
+
+    Args:
+        thread: of the loop.
+        end: called in that thread when nobody wants more.
+    """
+
+    def __init__(self, thread: LoopThread, end: Callable[[], None]) -> None:
+        self._thread = thread
+        self._end = end
+        self._begun = self._over = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Reads no more, and cancels what still runs; again changes nothing."""
+        if not self._over:
+            self._over = True
+            if self._begun and not self._thread.is_elsewhere:
+                self._thread.soon(self._end)
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except PoolError:  # it was stopped, and this with it
+            return
 
 
 def result_of(future: Future[T]) -> T:

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from amnode.errors import PoolError
-from amnode.node.loop_thread import LoopThread, next_of
+from amnode.node.loop_thread import FarIterator, LoopThread, next_of
 from amnode.node.pool_map import PoolMap
 
 R = TypeVar("R")
@@ -101,7 +101,7 @@ class Far(Generic[R]):
         self._results.put(Batch(values, 0, over=True, error=error))
 
 
-class SyncMap(Generic[R]):
+class SyncMap(FarIterator, Generic[R]):
     """A job over many arguments: an iterator over the results.
 
     It reads and computes a little ahead of who takes the results, so the arguments may be
@@ -118,17 +118,14 @@ class SyncMap(Generic[R]):
     ) -> None:
         self._results: SimpleQueue[Batch[R]] = SimpleQueue()
         self._far = Far(make, self._results)
-        self._thread = thread
         self._arguments = arguments
         self._fixed = buffer
         self._room = buffer or _FIRST
         self._values: deque[R] = deque()
         self._read = self._taken = 0
-        self._begun = self._exhausted = self._over = False
+        self._exhausted = False
         self._error: BaseException | None = None
-
-    def __iter__(self) -> Self:
-        return self
+        super().__init__(thread, self._far.end)
 
     def __next__(self) -> R:
         while not self._values:
@@ -142,25 +139,10 @@ class SyncMap(Generic[R]):
         self._taken += 1
         return self._values.popleft()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Reads no more, and cancels what still runs; again changes nothing."""
-        if not self._over:
-            self._over = True
-            if self._begun and not self._thread.is_elsewhere:
-                self._thread.soon(self._far.end)
+        super().close()
         self._values.clear()
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except PoolError:  # it was stopped, and the map with it
-            return
 
     def _hand_over(self) -> None:
         """Rule 1."""

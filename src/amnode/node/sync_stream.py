@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from amnode.errors import PoolError
-from amnode.node.loop_thread import LoopThread, next_of
+from amnode.node.loop_thread import FarIterator, LoopThread, next_of
 from amnode.node.pool_stream import PoolStream
 
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class FarStream(Generic[R]):
         self._items.put(Item((), error))
 
 
-class SyncStream(Generic[R]):
+class SyncStream(FarIterator, Generic[R]):
     """The items of a streamed job: an iterator.
 
     The job is held back while nobody takes what it gave. One who stops early closes it, by
@@ -89,12 +89,8 @@ class SyncStream(Generic[R]):
     def __init__(self, thread: LoopThread, make: Callable[[], PoolStream[R]]) -> None:
         self._items: SimpleQueue[Item[R]] = SimpleQueue()
         self._far = FarStream(make, self._items)
-        self._thread = thread
         self._taken = 0
-        self._begun = self._over = False
-
-    def __iter__(self) -> Self:
-        return self
+        super().__init__(thread, self._far.end)
 
     def __next__(self) -> R:
         if self._over:
@@ -113,22 +109,3 @@ class SyncStream(Generic[R]):
         if self._taken % _TOLD == 0:
             self._thread.soon(self._far.allow, _TOLD)
         return values[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Reads no more: the job is stopped. Again changes nothing."""
-        if not self._over:
-            self._over = True
-            if self._begun and not self._thread.is_elsewhere:
-                self._thread.soon(self._far.end)
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except PoolError:  # it was stopped, and the stream with it
-            return
